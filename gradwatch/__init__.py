@@ -1,0 +1,51 @@
+"""gradwatch: which layers do not learn, why, and what to change.
+
+Importing it loads no framework: `gradwatch.watch` loads PyTorch when it is first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from gradwatch._version import __version__
+from gradwatch.errors import ArgumentError, GradwatchError, MissingExtraError
+from gradwatch.finding import Finding, Fix
+from gradwatch.layer import Layer
+from gradwatch.snapshot import Snapshot, State
+
+if TYPE_CHECKING:
+    from gradwatch.torch import Watch, watch
+
+_FROM_TORCH = ("Watch", "watch")
+
+
+def __getattr__(name: str) -> object:
+    if name not in _FROM_TORCH:
+        raise AttributeError(f"module 'gradwatch' has no attribute {name!r}")
+    try:
+        import_module("torch")
+    except ImportError as error:
+        raise MissingExtraError(
+            f'gradwatch.{name} needs PyTorch: pip install "gradwatch[torch]"'
+        ) from error
+    return getattr(import_module("gradwatch.torch"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
+__all__ = [
+    "ArgumentError",
+    "Finding",
+    "Fix",
+    "GradwatchError",
+    "Layer",
+    "MissingExtraError",
+    "Snapshot",
+    "State",
+    "Watch",
+    "__version__",
+    "watch",
+]

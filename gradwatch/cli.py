@@ -1,0 +1,146 @@
+"""The command `gradwatch`: demo, rules, explain, report."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import sys
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.theme import Theme
+
+from gradwatch._version import __version__
+from gradwatch.errors import ArgumentError, GradwatchError, MissingExtraError
+from gradwatch.history import History
+from gradwatch.report import Report
+from gradwatch.rule_pages import matching_rule, nearest_rules, rule_view, rules_table
+
+Command = Callable[[argparse.Namespace, Console], int]
+
+DEMO_NEEDS = ("torch", "sklearn", "tensorboard", "google_crc32c")
+"""Modules that the extra `demo` installs."""
+
+PLAIN_MARKDOWN = Theme(
+    {"markdown.code": "cyan", "markdown.h2": "bold", "markdown.item.bullet": "none"}
+)
+"""Without the backgrounds and underlines of rich's own style."""
+
+USAGE_ERROR = 2
+INTERRUPTED = 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        argv: Arguments without the program's name, those of the process by default.
+
+    Returns:
+        Exit status: 0, 2 if an argument cannot be used, 130 if it was interrupted.
+    """
+    arguments = _parser().parse_args(argv)
+    command: Command = arguments.command
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A layer's name or a formula may hold what the terminal's encoding lacks.
+        sys.stdout.reconfigure(errors="replace")
+    try:
+        return command(arguments, Console(theme=PLAIN_MARKDOWN, highlight=False))
+    except GradwatchError as error:
+        errors = Console(stderr=True, highlight=False)
+        errors.print(f"[bold red]gradwatch:[/] {escape(str(error))}", soft_wrap=True)
+        return USAGE_ERROR
+    except KeyboardInterrupt:
+        Console(stderr=True).print("Interrupted.", style="dim")
+        return INTERRUPTED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="gradwatch", description="Which layers do not learn, why, and what to change."
+    )
+    parser.add_argument("--version", action="version", version=f"gradwatch {__version__}")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    _add_demo(commands)
+    rules = commands.add_parser("rules", help="all rules with their thresholds")
+    rules.set_defaults(command=_rules)
+    explain = commands.add_parser("explain", help="one rule: what it means and how it measures")
+    explain.add_argument("rule", help="code or name, for example GW101 or vanishing-gradient")
+    explain.set_defaults(command=_explain)
+    report = commands.add_parser("report", help="findings of a run, from its event files")
+    report.add_argument("log_dir", metavar="LOGDIR", type=Path, help="what TensorBoard is given")
+    report.set_defaults(command=_report)
+    return parser
+
+
+def _add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    demo = commands.add_parser("demo", help="a network that does not learn, and one that does")
+    demo.add_argument(
+        "--log-dir",
+        type=Path,
+        help="where the two runs are written, a new directory below runs/ by default",
+    )
+    demo.add_argument("--steps", type=_positive, default=600, help="optimizer steps of each run")
+    demo.add_argument("--seed", type=int, default=0, help="of the weights and of the batches")
+    demo.set_defaults(command=_demo)
+
+
+def _positive(text: str) -> int:
+    count = int(text)
+    if count < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a number from 1 on")
+    return count
+
+
+def _demo(arguments: argparse.Namespace, console: Console) -> int:
+    missing = [name for name in DEMO_NEEDS if find_spec(name) is None]
+    if missing:
+        raise MissingExtraError(
+            f'the demo needs {", ".join(missing)}: pip install "gradwatch[demo]"'
+        )
+    from gradwatch.demo import show
+
+    show(console, log_dir=arguments.log_dir, steps=arguments.steps, seed=arguments.seed)
+    return 0
+
+
+def _rules(_: argparse.Namespace, console: Console) -> int:
+    console.print(rules_table())
+    return 0
+
+
+def _explain(arguments: argparse.Namespace, console: Console) -> int:
+    rule = matching_rule(arguments.rule)
+    if rule is None:
+        nearest = ", ".join(f"{near.code} {near.name}" for near in nearest_rules(arguments.rule))
+        raise ArgumentError(
+            f"there is no rule {arguments.rule!r}; the nearest are {nearest}; "
+            "`gradwatch rules` lists all"
+        )
+    console.print(rule_view(rule))
+    return 0
+
+
+def _report(arguments: argparse.Namespace, console: Console) -> int:
+    from gradwatch.tensorboard.reader import find_recordings, read
+
+    directories = find_recordings(arguments.log_dir)
+    if not directories:
+        raise ArgumentError(
+            f"no run of gradwatch at or below {str(arguments.log_dir)!r}; pass the log_dir that "
+            "watch() was given"
+        )
+    for directory in directories:
+        recording = read(directory)
+        history = History()
+        for snapshot in recording.snapshots:
+            history.append(snapshot)
+        history.finished = recording.sessions[-1].finished
+        console.rule(escape(str(directory)), align="left", style="dim")
+        console.print(
+            Report(recording.findings, history, framework=recording.sessions[-1].framework)
+        )
+    return 0

@@ -1,0 +1,112 @@
+"""Severity, Finding and Fix: what a user reads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+Severity = Literal["notice", "warning", "error"]
+"""error: training cannot work as it is; warning: it works badly or may; notice: worth knowing."""
+
+SEVERITIES: tuple[Severity, ...] = ("notice", "warning", "error")
+"""All severities, mildest first."""
+
+Cause = Literal[
+    "activation",
+    "weights",
+    "inputs",
+    "time",
+    "precision",
+    "learning rate",
+    "loss",
+    "wiring",
+    "depth",
+]
+"""The factor of the chain rule, or the circumstance, that a finding blames.
+
+"wiring" is how the parts are connected: a detached layer (GW401), or gradwatch itself (GW901, GW902).
+"""
+
+FixKind = Literal[
+    "activation",
+    "initialisation",
+    "normalisation",
+    "residual",
+    "inputs",
+    "learning_rate",
+    "loss",
+    "loss_scale",
+    "recurrent",
+    "clipping",
+    "pretraining",
+    "wiring",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Fix:
+    """One change that fits the cause of a finding.
+
+    Args:
+        kind: Family of the fix.
+        title: The change in one line.
+        rationale: Why it fits this cause, in one or two sentences.
+        reference: Paper and year, or the section of the documentation.
+        snippets: Code per framework ("torch", "keras") that names the user's own layers.
+        lower_learning_rate: Whether the fix usually needs a smaller learning rate with it.
+    """
+
+    kind: FixKind
+    title: str
+    rationale: str
+    reference: str
+    snippets: Mapping[str, str] = field(default_factory=dict)
+    lower_learning_rate: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One problem with one cause, on a group of layers.
+
+    Its identity is (code, cause); layers, message and evidence are those of its latest update.
+
+    Args:
+        code: Rule code, for example `GW101`.
+        name: The problem's name, for example `vanishing-gradient`.
+        severity: "notice", "warning" or "error".
+        step: Optimizer step at which it opened (at which it opened last, if it came back).
+        layers: Names of the layers to change, in forward order.
+        cause: The factor of the chain rule, or the circumstance, to blame.
+        message: What was seen, where and why, in one or two sentences.
+        evidence: Figure's name → value, thresholds included.
+        fixes: Changes that fit the cause, the most promising first.
+        resolved_step: Step at which it was gone, None while it is open.
+    """
+
+    code: str
+    name: str
+    severity: Severity
+    step: int
+    layers: tuple[str, ...]
+    cause: Cause
+    message: str
+    evidence: Mapping[str, float] = field(default_factory=dict)
+    fixes: tuple[Fix, ...] = ()
+    resolved_step: int | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the problem was still there at the latest sample."""
+        return self.resolved_step is None
+
+
+def listed(names: tuple[str, ...], most: int = 6) -> str:
+    """Layer names in words: all of a few, the first and the last of many."""
+    if not names:
+        return "no layer"
+    if len(names) == 1:
+        return f"layer {names[0]}"
+    if len(names) <= most:
+        return f"layers {', '.join(names[:-1])} and {names[-1]}"
+    return f"{len(names)} layers ({names[0]} to {names[-1]})"

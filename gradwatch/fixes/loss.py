@@ -1,0 +1,104 @@
+"""Fixes that change the loss."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from gradwatch.finding import Fix
+from gradwatch.fixes.snippets import keras_code, torch_code
+from gradwatch.fixes.snippets.text import comment, filled, layer_names, program
+from gradwatch.layer import Layer
+
+_SIGMOID = frozenset({"sigmoid", "hardsigmoid"})
+
+_TORCH = """
+def loss_fn(model, batch):
+    inputs, targets = batch
+    logits = model(inputs)
+    return $loss
+"""
+
+_BINARY = "F.binary_cross_entropy_with_logits(logits, targets.to(logits.dtype).view_as(logits))"
+_SIGNED = (
+    "F.binary_cross_entropy_with_logits(\n"
+    "        2 * logits, ((targets + 1) / 2).to(logits.dtype).view_as(logits)\n"
+    "    )  # tanh(z) = 2 sigmoid(2 z) - 1"
+)
+_CLASSES = "F.cross_entropy(logits, targets)  # targets: class indices"
+
+_KERAS = """
+for name in $names:
+    model.get_layer(name).activation = keras.activations.linear
+
+
+def loss(targets, logits):
+    return $loss
+
+
+model.compile(optimizer=model.optimizer, loss=loss)
+"""
+
+_KERAS_BINARY = "keras.losses.binary_crossentropy(targets, logits, from_logits=True)"
+_KERAS_SIGNED = (
+    "keras.losses.binary_crossentropy(\n"
+    "        (targets + 1) / 2, 2 * logits, from_logits=True\n"
+    "    )  # tanh(z) = 2 sigmoid(2 z) - 1"
+)
+_KERAS_CLASSES = "keras.losses.sparse_categorical_crossentropy(targets, logits, from_logits=True)"
+
+
+def loss_on_logits(layers: Sequence[Layer]) -> Fix:
+    """The fix that takes the squashing function out of the output and puts it into the loss.
+
+    Sigmoid (and tanh) outputs get a binary cross-entropy, all others a cross-entropy.
+
+    Args:
+        layers: Output layers.
+    """
+    torch_loss, keras_loss = _losses(layers)
+    return Fix(
+        kind="loss",
+        title="Return logits from the model and put the cross-entropy on them",
+        rationale=(
+            "Cross-entropy on logits has the gradient (prediction - target), largest where the "
+            "model is confidently wrong; a squashing function in front of another loss multiplies "
+            "it by a slope of almost 0. "
+            "Apply sigmoid or softmax only where probabilities are read, not in training."
+        ),
+        reference="Goodfellow, Bengio & Courville 2016, section 6.2.2",
+        snippets={
+            "torch": program(
+                f"{torch_code.IMPORTS}\nfrom torch.nn import functional as F",
+                _without_output_function(layers),
+                filled(_TORCH, loss=torch_loss),
+            ),
+            "keras": program(
+                keras_code.IMPORTS,
+                filled(
+                    _KERAS,
+                    names=keras_code.activation_owners(layers),
+                    loss=keras_loss,
+                ),
+            ),
+        },
+    )
+
+
+def _losses(layers: Sequence[Layer]) -> tuple[str, str]:
+    activations = {layer.activation for layer in layers}
+    if activations & _SIGMOID:
+        return _BINARY, _KERAS_BINARY
+    if "tanh" in activations:
+        return _SIGNED, _KERAS_SIGNED
+    return _CLASSES, _KERAS_CLASSES
+
+
+def _without_output_function(layers: Sequence[Layer]) -> str:
+    squashed = [layer for layer in layers if layer.activation is not None]
+    linear = [layer for layer in layers if layer.activation is None]
+    after = ", ".join(map(repr, layer_names(linear)))
+    note = comment(f"Take out softmax after {after}, in the model and in front of the loss.")
+    replaced = torch_code.activations_replaced(
+        squashed, module="nn.Identity()", call="the bare value"
+    )
+    return program(note if linear else "", replaced)

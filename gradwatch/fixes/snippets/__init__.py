@@ -1,0 +1,1 @@
+"""Snippets: the text of the programs that fixes hand to the user."""

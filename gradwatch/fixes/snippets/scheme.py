@@ -1,0 +1,44 @@
+"""Scheme: the weight initialisation that keeps a signal's size, by the activation that follows."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+from gradwatch.fixes.snippets.family import Family, family_of
+from gradwatch.layer import Layer
+
+_HALF = frozenset({"hardswish", "softplus", "rrelu"})
+_STEEP = frozenset({"tanh", "hardtanh", "softsign"})
+_FLAT = frozenset({"sigmoid", "hardsigmoid"})
+
+
+class Scheme(Enum):
+    r"""Weight initialisations.
+
+    HE: variance $2/\text{fan-in}$ (He et al. 2015). TANH: Xavier with gain 5/3. SIGMOID: Xavier
+    times 4, against a slope of at most 1/4 (Glorot & Bengio 2010). LECUN: variance
+    $1/\text{fan-in}$ (LeCun et al. 1998). ORTHOGONAL: every singular value 1 (Saxe et al. 2014).
+    """
+
+    HE = "He"
+    TANH = "Xavier with gain 5/3"
+    SIGMOID = "Xavier with gain 4"
+    LECUN = "LeCun"
+    ORTHOGONAL = "orthogonal"
+
+
+def scheme_of(layer: Layer) -> Scheme:
+    """The scheme that fits the layer and the activation after it.
+
+    Without an activation, a square linear layer gets ORTHOGONAL: a product of such layers keeps
+    every direction, one of LECUN layers only the mean size.
+    """
+    activation = layer.activation
+    if layer.is_relu_like or activation in _HALF:
+        return Scheme.HE
+    if activation in _STEEP:
+        return Scheme.TANH
+    if activation in _FLAT:
+        return Scheme.SIGMOID
+    square = family_of(layer) is Family.LINEAR and layer.fan_in == layer.fan_out
+    return Scheme.ORTHOGONAL if square and activation is None else Scheme.LECUN

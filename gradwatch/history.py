@@ -1,0 +1,197 @@
+"""History: a bounded window of snapshots, and the queries that rules ask."""
+
+from __future__ import annotations
+
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
+from operator import attrgetter
+from typing import Any, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gradwatch.layer import Layer
+from gradwatch.snapshot import STATISTICS, FloatArray, Needs, Snapshot, State
+
+WARM_UP_SAMPLES = 3
+"""Samples that windows leave out: at steps 0 to 2 a healthy net can look sick (7 false alarms)."""
+
+EARLY_SAMPLES = 8
+"""Samples with signals at the start of the run that are kept to the end of it."""
+
+
+class History(Sequence[Snapshot]):
+    """Snapshots, oldest first; the oldest are dropped beyond `maxlen`.
+
+    Args:
+        maxlen: Most snapshots kept.
+    """
+
+    def __init__(self, maxlen: int = 256) -> None:
+        self._snapshots: deque[tuple[int, Snapshot]] = deque(maxlen=maxlen)
+        self._appended = 0
+        self.first_step = 0
+        """Step of the first snapshot."""
+        self.first_loss = float("nan")
+        """Loss of the first snapshot that had one, NaN before."""
+        self._early: list[Snapshot] = []
+        self.largest_update_ratio = float("nan")
+        """Largest update ratio of any layer in the whole run, NaN before the first."""
+        self.limits: tuple[str, ...] = ()
+        """What is not observed in this run, and why, a sentence each."""
+        self.finished = False
+        """Whether the run is over, so that what has not been seen by now never was."""
+
+    def append(self, snapshot: Snapshot) -> None:
+        """Add the newest snapshot."""
+        self._snapshots.append((self._appended, snapshot))
+        if not self._appended:
+            self.first_step = snapshot.step
+        self._appended += 1
+        self.limits += tuple(limit for limit in snapshot.limits if limit not in self.limits)
+        if np.isnan(self.first_loss):
+            self.first_loss = snapshot.loss
+        if len(self._early) < EARLY_SAMPLES and snapshot.has_signals and not snapshot.skipped:
+            self._early.append(snapshot)
+        updates = snapshot.update_ratio[~np.isnan(snapshot.update_ratio)]
+        if updates.size and not snapshot.skipped:
+            self.largest_update_ratio = float(np.fmax(self.largest_update_ratio, updates.max()))
+
+    def __len__(self) -> int:
+        return len(self._snapshots)
+
+    def __iter__(self) -> Iterator[Snapshot]:
+        return (snapshot for _, snapshot in self._snapshots)
+
+    @overload
+    def __getitem__(self, index: int) -> Snapshot: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Snapshot]: ...
+    def __getitem__(self, index: int | slice) -> Snapshot | Sequence[Snapshot]:
+        if isinstance(index, slice):
+            return [snapshot for _, snapshot in list(self._snapshots)[index]]
+        return self._snapshots[index][1]
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """The rows of the newest snapshot, empty before the first."""
+        return self[-1].layers if self._snapshots else ()
+
+    @property
+    def first_signals(self) -> Snapshot | None:
+        """The first snapshot with signals."""
+        return self._early[0] if self._early else None
+
+    @property
+    def early(self) -> Window | None:
+        """The first samples with signals that a window may hold, None before there are any."""
+        settled = self._early[WARM_UP_SAMPLES:]
+        return Window(tuple(settled), self) if settled else None
+
+    def windows(self, needs: Needs, *, size: int, count: int, warm_up: int) -> list[Window]:
+        """The last `count` windows of `size` fitting samples each, newest first.
+
+        Consecutive windows are one sample apart. Steps that the optimizer skipped are left out.
+
+        Args:
+            needs: "signals" for samples with signals only, "parameters" for all.
+            size: Samples in a window.
+            count: Windows wanted.
+            warm_up: Samples at the start of the run that no window may hold.
+
+        Returns:
+            Fewer than `count` windows, or none, while there are too few samples.
+        """
+        wanted = size + count - 1
+        fitting = (
+            snapshot
+            for index, snapshot in reversed(self._snapshots)
+            if index >= warm_up
+            and not snapshot.skipped
+            and (needs == "parameters" or snapshot.has_signals)
+        )
+        newest_first = list(islice(fitting, wanted))
+        return [
+            Window(tuple(reversed(newest_first[start : start + size])), self)
+            for start in range(len(newest_first) - size + 1)
+        ]
+
+
+@dataclass(frozen=True)
+class Window:
+    """Consecutive fitting samples that a rule judges together, oldest first.
+
+    Args:
+        snapshots: The samples.
+        history: The history they come from, for queries that reach further back.
+    """
+
+    snapshots: tuple[Snapshot, ...]
+    history: History
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """The rows of the newest sample: those that every array here has."""
+        return self.snapshots[-1].layers
+
+    @property
+    def step(self) -> int:
+        """Step of the newest sample."""
+        return self.snapshots[-1].step
+
+    @property
+    def loss(self) -> float:
+        """Median loss, NaN where none was observed."""
+        return float(_nanmedian(np.asarray([snapshot.loss for snapshot in self.snapshots])))
+
+    def median_of(self, figure: Callable[[Snapshot], float]) -> float:
+        """Median over the samples of a figure of the whole network, NaN where none observed it."""
+        return float(_nanmedian(np.asarray([figure(snapshot) for snapshot in self.snapshots])))
+
+    def median(self, statistic: Callable[[Snapshot], FloatArray]) -> FloatArray:
+        """Median of a statistic over the samples that observed it.
+
+        Args:
+            statistic: Snapshot → array of shape (layers,).
+
+        Returns:
+            Shape (layers,); NaN where no sample observed it.
+        """
+        return _nanmedian(self.stacked(statistic))
+
+    def stacked(self, statistic: Callable[[Snapshot], FloatArray]) -> FloatArray:
+        """A statistic of every sample, shape (samples, layers), NaN for rows that came later."""
+        stacked = np.full((len(self.snapshots), len(self.layers)), np.nan, dtype=np.float32)
+        for row, snapshot in zip(stacked, self.snapshots, strict=True):
+            values = statistic(snapshot)
+            row[: len(values)] = values
+        return stacked
+
+    @cached_property
+    def typical(self) -> Snapshot:
+        """The newest sample with every statistic replaced by its median over the window."""
+        packed = np.stack([self.median(attrgetter(entry.name)) for entry in STATISTICS])
+        newest = self.snapshots[-1]
+        return Snapshot.unpacked(
+            packed, step=newest.step, layers=newest.layers, states=newest.states, loss=self.loss
+        )
+
+    def always(self, *states: State) -> NDArray[np.bool_]:
+        """Rows that were in one of the states in every sample, shape (layers,)."""
+        per_sample = self.stacked(lambda snapshot: snapshot.states.astype(np.float32))
+        return np.isin(per_sample, np.asarray(states, dtype=np.float32)).all(axis=0)
+
+    def has_run(self) -> NDArray[np.bool_]:
+        """Rows whose forward ran in every sample that observed signals, shape (layers,)."""
+        calls = self.stacked(lambda snapshot: snapshot.forward_calls)
+        return ((calls > 0) | np.isnan(calls)).all(axis=0) & (calls > 0).any(axis=0)
+
+
+def _nanmedian(values: NDArray[Any]) -> FloatArray:
+    with warnings.catch_warnings(), np.errstate(invalid="ignore"):
+        warnings.simplefilter("ignore", RuntimeWarning)
+        return np.nanmedian(values, axis=0).astype(np.float32)

@@ -1,0 +1,106 @@
+r"""The backward signal of a recurrent layer dies on its way to the early time steps.
+
+## What it means
+
+The gradient at the first time step is more than a thousand times smaller than at its largest. What
+the sequence said at its beginning cannot teach the layer anything.
+
+## Why it matters
+
+A recurrent layer multiplies the signal by the same recurrent matrix and slope at every step, so its
+gain per step is raised to the power of the sequence's length.
+
+## How it is measured
+
+$T = \log_{10}(\lVert \partial L/\partial x_0 \rVert / \max_t \lVert \partial L/\partial x_t
+\rVert)$ from the *input* gradient of the recurrent layer, which fused kernels give too; for a cell
+or layer that is called step by step, from the gradient of its outputs. Median over five samples, in
+two windows in a row.
+
+Gated layers (LSTM, GRU) open their gates late: the finding is a notice until the loss has been flat
+for about 100 steps, and stays one while the loss falls.
+
+## Example
+
+A tanh RNN whose recurrent matrix is 0.4 times an orthogonal one, on 60 steps: T is near -24.
+
+## Fixes
+
+An LSTM or GRU, an orthogonal recurrent matrix, an open forget gate (bias +1 or more).
+
+## When it is wrong
+
+A task that needs only the last steps is learned all the same: with a falling loss the finding is a
+notice.
+
+## References
+
+- Pascanu, Mikolov & Bengio 2013, On the difficulty of training recurrent neural networks.
+- Jozefowicz, Zaremba & Sutskever 2015, An empirical exploration of recurrent network architectures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from gradwatch import flow
+from gradwatch.finding import Fix, Severity
+from gradwatch.fixes.recurrent import gated_cell, open_forget_gate, orthogonal_recurrent
+from gradwatch.history import Window
+from gradwatch.layer import Layer
+from gradwatch.rules.base import Diagnosis, Rule, threshold
+
+
+@dataclass(frozen=True)
+class VanishingThroughTime(Rule):
+    """The backward signal of a recurrent layer vanishes over time."""
+
+    code = "GW102"
+    name = "vanishing-through-time"
+
+    decay: float = threshold(-3.0, unit="log10", source="calibration on recall and mnist1d tasks")
+    patience: float = threshold(
+        100, unit="steps", source="calibration: a GRU opened its gates at step 96"
+    )
+    learning: float = threshold(
+        0.8, unit="1", source="calibration: loss over first loss below which the net learns"
+    )
+
+    def check(self, window: Window) -> Iterable[Diagnosis]:
+        decay = window.median(lambda snapshot: snapshot.time_decay_log10)
+        rows = tuple(int(row) for row in np.flatnonzero(decay < self.decay))
+        if not rows:
+            return
+        layers = [window.layers[row] for row in rows]
+        yield Diagnosis(
+            cause="time",
+            rows=rows,
+            severity=self._severity(window, layers),
+            message=(
+                f"In {{layers}} the backward signal shrinks by {-decay[list(rows)].min():.1f} "
+                "decades from its largest time step to the first: the start of a sequence teaches "
+                "nothing."
+            ),
+            evidence={
+                "time_decay_log10": float(decay[list(rows)].min()),
+                "time_decay_log10_threshold": self.decay,
+            },
+            fixes=_fixes(layers),
+            covers=flow.upstream(window.layers, rows),
+        )
+
+    def _severity(self, window: Window, layers: list[Layer]) -> Severity:
+        gated = all(layer.is_gated for layer in layers)
+        if gated and window.step - window.history.first_step < self.patience:
+            return "notice"
+        falling = window.loss < self.learning * window.history.first_loss
+        return "notice" if falling else "error"
+
+
+def _fixes(layers: list[Layer]) -> tuple[Fix, ...]:
+    if all(layer.is_gated for layer in layers):
+        return (open_forget_gate(layers), orthogonal_recurrent(layers))
+    return (orthogonal_recurrent(layers), gated_cell(layers))

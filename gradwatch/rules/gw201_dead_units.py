@@ -1,0 +1,114 @@
+r"""Most units of a layer never pass anything on: they are dead.
+
+## What it means
+
+More than four fifths of the units (features or channels) have a slope of zero for every example of
+the batch. If they were dead from the start, the cause is `weights` (a bias or an initialisation
+that pushes them off). If they were alive at first, it is `learning rate`: a step too large threw
+them over.
+
+## Why it matters
+
+A unit whose slope is zero for all data gets no gradient, so it never comes back.
+
+## How it is measured
+
+The share of units with $|f'| < 0.05 \max f'$ for the whole batch, of one-sided activations (ReLU,
+ReLU6, GELU, SiLU, ELU and the like); median over five samples, in two windows in a row.
+Units that die where the backward signal had vanished before (GW101) are that finding's consequence.
+
+## Example
+
+ReLU layers whose biases start at -5.
+
+## Fixes
+
+Dead from the start: biases to zero, the matching initialisation, normalisation. Died in training:
+a smaller learning rate (with warm-up), normalisation, a leaky ReLU.
+
+## When it is wrong
+
+A layer that is sparse on purpose (a mixture's gate, a sparse coder) has many silent units in one
+batch; judge by several batches.
+
+## References
+
+- Lu et al. 2019, Dying ReLU and initialization.
+- He et al. 2015, Delving deep into rectifiers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from gradwatch import flow
+from gradwatch.finding import Fix
+from gradwatch.fixes.activation import leaky_relu
+from gradwatch.fixes.initialisation import matching_initialisation, zero_bias
+from gradwatch.fixes.learning_rate import lower_learning_rate, warm_up
+from gradwatch.fixes.normalisation import insert_normalisation
+from gradwatch.history import Window
+from gradwatch.layer import Layer
+from gradwatch.rules.base import Diagnosis, Rule, began_vanishing, threshold
+
+
+@dataclass(frozen=True)
+class DeadUnits(Rule):
+    """Most units of a layer are dead."""
+
+    code = "GW201"
+    name = "dead-units"
+
+    dead: float = threshold(0.8, unit="1", source="calibration; Lu et al. 2019")
+    alive_at_first: float = threshold(
+        0.5, unit="1", source="calibration: dead share below which a layer began alive"
+    )
+    depth: float = threshold(-3.5, unit="log10", source="calibration, as GW101")
+    whole: float = threshold(0.99, unit="1", source="definition: no unit is left")
+
+    def check(self, window: Window) -> Iterable[Diagnosis]:
+        dead = window.median(lambda snapshot: snapshot.dead_fraction)
+        rows = tuple(int(row) for row in np.flatnonzero(dead > self.dead))
+        if not rows:
+            return
+        began = self._began_dead(window, rows)
+        from_start = began > self.alive_at_first
+        if not from_start and began_vanishing(window, self.depth):
+            return
+        layers = [window.layers[row] for row in rows]
+        worst = float(dead[list(rows)].max())
+        yield Diagnosis(
+            cause="weights" if from_start else "learning rate",
+            rows=rows,
+            severity="error" if worst > self.whole else "warning",
+            message=(
+                f"Up to {worst:.0%} of the units of {{layers}} are dead for the whole batch; "
+                + ("they were from the start." if from_start else "at first they were alive.")
+            ),
+            evidence={
+                "dead_fraction": worst,
+                "dead_fraction_threshold": self.dead,
+                "dead_fraction_at_first": began,
+            },
+            fixes=_fixes(layers, from_start=from_start),
+            covers=flow.upstream(window.layers, rows) | flow.downstream(window.layers, rows),
+        )
+
+    def _began_dead(self, window: Window, rows: tuple[int, ...]) -> float:
+        """Largest dead share of the rows in the first sample, NaN where they were not observed."""
+        first = window.history.first_signals
+        if first is None:
+            return float("nan")
+        known = first.dead_fraction[[row for row in rows if row < len(first.layers)]]
+        known = known[~np.isnan(known)]
+        return float(known.max()) if known.size else float("nan")
+
+
+def _fixes(layers: list[Layer], *, from_start: bool) -> tuple[Fix, ...]:
+    if from_start:
+        return (zero_bias(layers), matching_initialisation(layers), insert_normalisation(layers))
+    rate = (lower_learning_rate(layers, factor=0.1), warm_up(layers))
+    return (*rate, insert_normalisation(layers), leaky_relu(layers))

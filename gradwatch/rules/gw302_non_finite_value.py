@@ -1,0 +1,164 @@
+r"""A NaN or an infinity appeared.
+
+## What it means
+
+A gradient, a weight, a signal or the loss is not finite. If the step at which it began was observed,
+the finding names the first layer and the side, forward or backward; otherwise the interval of steps
+and the layer that grew fastest before it.
+
+## Why it matters
+
+NaN spreads to every weight with the next optimizer step, and from there nothing recovers.
+
+## How it is measured
+
+Norms that are not finite, of the first such sample. Forward: the first layer in forward order whose
+output is not finite. Backward: the layer nearest the outputs whose backward signal is not finite.
+It counts at once. Steps that a gradient scaler skipped do not count: overflow is how it finds its
+scale. The cause: `inputs` (the data holds one), `loss` (only the loss does), `precision` (float16),
+`learning rate` (updates were large), else `weights`.
+
+## Example
+
+log(0) in a loss, a learning rate far too large, float16 without a scaler.
+
+## Fixes
+
+Find the operation with `every=1` and anomaly detection on that step; lower the learning rate, clip;
+scale the loss or use bfloat16.
+
+## When it is wrong
+
+Never about the number; the cause is a guess from what was seen before it.
+
+## References
+
+- Micikevicius et al. 2018, Mixed precision training.
+- IEEE 754.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import takewhile
+
+import numpy as np
+
+from gradwatch import flow
+from gradwatch.finding import Cause, Fix
+from gradwatch.fixes.clipping import clip_gradients
+from gradwatch.fixes.inputs import standardise_inputs
+from gradwatch.fixes.learning_rate import lower_learning_rate
+from gradwatch.fixes.loss_scale import bfloat16, gradient_scaler
+from gradwatch.fixes.wiring import find_first_nonfinite
+from gradwatch.history import History, Window
+from gradwatch.layer import Layer
+from gradwatch.rules.base import Diagnosis, Rule, is_nonfinite, threshold
+from gradwatch.snapshot import Snapshot
+
+
+@dataclass(frozen=True)
+class NonFiniteValue(Rule):
+    """A value is NaN or infinite."""
+
+    code = "GW302"
+    name = "non-finite-value"
+    needs = "parameters"
+    size = 1
+    persistence = 1
+    warm_up = 0
+
+    half: float = threshold(-10.0, unit="log10", source="IEEE 754, as GW103")
+    large_update: float = threshold(
+        0.1, unit="1", source="calibration: healthy nets move a layer by less than a tenth a step"
+    )
+
+    def check(self, window: Window) -> Iterable[Diagnosis]:
+        if not is_nonfinite(window.snapshots[-1]):
+            return
+        onset, before = _onset(window.history)
+        rows, side = _first(onset)
+        seen_begin = before is None or before.step == onset.step - 1
+        if not seen_begin:
+            rows = _fastest_grower(window.history, before) or rows
+        cause = self._cause(window.history, onset)
+        layers = [onset.layers[row] for row in rows]
+        yield Diagnosis(
+            cause=cause,
+            rows=rows,
+            severity="error",
+            message=_message(onset, before, side, seen_begin=seen_begin),
+            evidence={
+                "first_nonfinite_step": float(onset.step),
+                "last_finite_step": float("nan" if before is None else before.step),
+                "nonfinite_tensors": float(np.nansum(onset.nonfinite_count)),
+            },
+            fixes=_fixes(cause, layers),
+            covers=frozenset(range(len(window.layers))),
+        )
+
+    def _cause(self, history: History, onset: Snapshot) -> Cause:
+        first = list(flow.input_rows(onset.layers))
+        if np.isinf(onset.input_rms[first]).any():
+            return "inputs"
+        if np.isinf(onset.loss) and np.isfinite(onset.output_rms[~np.isnan(onset.output_rms)]).all():
+            if onset.has_signals:
+                return "loss"
+        if (onset.tiny_log10 > self.half).any():
+            return "precision"
+        return "learning rate" if history.largest_update_ratio > self.large_update else "weights"
+
+
+def _onset(history: History) -> tuple[Snapshot, Snapshot | None]:
+    """(first sample of the present run of non-finite ones, the finite one before it)."""
+    newest_first = [snapshot for snapshot in reversed(history) if not snapshot.skipped]
+    bad = list(takewhile(is_nonfinite, newest_first))
+    return bad[-1], newest_first[len(bad)] if len(bad) < len(newest_first) else None
+
+
+def _first(onset: Snapshot) -> tuple[tuple[int, ...], str]:
+    """(the first layer, the side) of a sample."""
+    order = flow.forward_order(onset.layers)
+    forward = [row for row in order if np.isinf(onset.output_rms[row])]
+    if forward:
+        return (forward[0],), "forward"
+    backward = [row for row in order if np.isinf(onset.output_grad_norm[row])]
+    if backward:
+        return (backward[-1],), "backward"
+    return tuple(row for row in order if onset.nonfinite_count[row] > 0), "gradient"
+
+
+def _fastest_grower(history: History, before: Snapshot | None) -> tuple[int, ...]:
+    """The layer whose gradient grew most between the two finite samples before the onset."""
+    finite = [snapshot for snapshot in history if before and snapshot.step <= before.step]
+    if len(finite) < 2:
+        return ()
+    earlier, later = finite[-2:]
+    rows = len(earlier.layers)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        growth = np.log10(later.grad_norm[:rows]) - np.log10(earlier.grad_norm)
+    known = np.where(np.isfinite(growth), growth, -np.inf)
+    return (int(known.argmax()),) if np.isfinite(known).any() else ()
+
+
+def _message(onset: Snapshot, before: Snapshot | None, side: str, *, seen_begin: bool) -> str:
+    if before is None:
+        return f"Not finite from the first sample on (step {onset.step}), {side} side, {{layers}}."
+    if seen_begin:
+        return f"NaN or infinity began at step {onset.step}, {side} side, in {{layers}}."
+    return (
+        f"NaN or infinity began between steps {before.step} and {onset.step}; {{layers}} grew "
+        "fastest before it. Run with every=1 from there to see the first layer."
+    )
+
+
+def _fixes(cause: Cause, layers: list[Layer]) -> tuple[Fix, ...]:
+    find = find_first_nonfinite(layers)
+    if cause == "inputs":
+        return (find, standardise_inputs(layers, input_rms=float("inf")))
+    if cause == "precision":
+        return (gradient_scaler(layers), bfloat16(layers), find)
+    if cause == "learning rate":
+        return (lower_learning_rate(layers, factor=0.1), clip_gradients(layers), find)
+    return (find, clip_gradients(layers))

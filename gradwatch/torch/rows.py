@@ -1,0 +1,224 @@
+"""Rows: which modules are layers, which parameters are theirs, and what is known of them."""
+
+from __future__ import annotations
+
+import re
+import weakref
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+
+from torch import nn
+from torch.nn import Parameter
+from torch.nn.parameter import UninitializedParameter
+
+from gradwatch.layer import Layer
+
+_WRAPPER = re.compile(r"(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)(?:\.|$)")
+_MODULE_WRAPPERS = frozenset({"DistributedDataParallel", "DataParallel"})
+_WHOLE = (nn.MultiheadAttention, nn.RNNBase)
+"""Modules that are one row together with everything below them."""
+
+
+@dataclass
+class Row:
+    """One module that owns parameters.
+
+    Args:
+        module: The module, weakly: a watch must not keep a model alive.
+        layer: What is known of it so far.
+        composite: Whether other rows lie below it: then only its parameters are observed.
+        parameter_names: Names of its parameters relative to the module, in a fixed order.
+    """
+
+    module: weakref.ref[nn.Module]
+    layer: Layer
+    composite: bool
+    parameter_names: tuple[str, ...]
+    inputs: set[int] = field(default_factory=set)
+
+    def parameters(self) -> Iterator[Parameter]:
+        """The parameters as they are now; a lazy one only once it has a shape."""
+        module = self.module()
+        if module is None:
+            return
+        for name in self.parameter_names:
+            owner_name, _, attribute = name.rpartition(".")
+            owner = module.get_submodule(owner_name) if owner_name else module
+            parameter = owner._parameters.get(attribute)
+            if parameter is not None and not isinstance(parameter, UninitializedParameter):
+                yield parameter
+
+
+@dataclass(frozen=True)
+class Wiring:
+    """What one pass showed of how the rows hang together.
+
+    Args:
+        order: Rows in order of their first call.
+        edges: (row, row) pairs: the first feeds the second with no other row in between; a pair of
+            the same row twice means that it feeds itself.
+        activations: Row → (name of the activation that follows, name of its module or None).
+    """
+
+    order: tuple[int, ...]
+    edges: frozenset[tuple[int, int]]
+    activations: Mapping[int, tuple[str, str | None]]
+
+
+class Rows:
+    """The rows of one model, append-only, found again whenever the module tree may have changed.
+
+    Args:
+        model: The model; only weak references to it and its modules are kept.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._model = weakref.ref(model)
+        self._known: weakref.WeakKeyDictionary[nn.Module, str] = weakref.WeakKeyDictionary()
+        self._row_of: weakref.WeakKeyDictionary[nn.Module, int] = weakref.WeakKeyDictionary()
+        self._rows: list[Row] = []
+        self._layers: tuple[Layer, ...] = ()
+        self.refresh()
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __iter__(self) -> Iterator[Row]:
+        return iter(self._rows)
+
+    def __getitem__(self, row: int) -> Row:
+        return self._rows[row]
+
+    def knows(self, module: nn.Module) -> bool:
+        """Whether the module is part of the model."""
+        return module in self._known
+
+    def name_of(self, module: nn.Module) -> str:
+        """Qualified name without wrapper prefixes."""
+        return self._known[module]
+
+    def row_of(self, module: nn.Module) -> int | None:
+        """The module's row, None if it owns no parameters."""
+        return self._row_of.get(module)
+
+    def refresh(self) -> None:
+        """Find modules that were added since, and append their rows."""
+        model = self._model()
+        if model is None:
+            return
+        prefix = "module." if type(model).__name__ in _MODULE_WRAPPERS else ""
+        owned = {id(parameter) for row in self._rows for parameter in row.parameters()}
+        inside_whole: set[int] = set()
+        fresh: list[tuple[str, nn.Module, tuple[str, ...]]] = []
+        for name, module in model.named_modules():
+            if id(module) in inside_whole:
+                continue
+            whole = isinstance(module, _WHOLE) or hasattr(module, "parametrizations")
+            if whole:
+                inside_whole.update(id(below) for below in module.modules())
+            if module in self._known:
+                continue
+            self._known[module] = name = strip_wrappers(name.removeprefix(prefix))
+            names = tuple(
+                parameter_name
+                for parameter_name, parameter in module.named_parameters(recurse=whole)
+                if id(parameter) not in owned
+            )
+            owned.update(id(module.get_parameter(parameter_name)) for parameter_name in names)
+            if names:
+                fresh.append((name, module, names))
+        for name, module, names in fresh:
+            self._append(name, module, names)
+
+    def layers(self) -> tuple[Layer, ...]:
+        """What is known of every row now; the same object as long as nothing changed."""
+        current = tuple(_up_to_date(row) for row in self._rows)
+        if current != self._layers:
+            self._layers = current
+        return self._layers
+
+    def learn(self, collected: Wiring) -> None:
+        """Take order, wiring and activations from a pass."""
+        for depth, row in enumerate(collected.order):
+            self._rows[row].layer = replace(self._rows[row].layer, depth=depth)
+        unseen = [row for row in range(len(self._rows)) if row not in collected.order]
+        for depth, row in enumerate(unseen, start=len(collected.order)):
+            self._rows[row].layer = replace(self._rows[row].layer, depth=depth)
+        for source, consumer in collected.edges:
+            if source == consumer:
+                self._rows[source].layer = replace(self._rows[source].layer, recurrent=True)
+            else:
+                self._rows[consumer].inputs.add(source)
+        for row, (activation, module) in collected.activations.items():
+            self._rows[row].layer = replace(
+                self._rows[row].layer, activation=activation, activation_module=module
+            )
+
+    def _append(self, name: str, module: nn.Module, names: tuple[str, ...]) -> None:
+        index = len(self._rows)
+        layer = Layer(
+            name=name or type(module).__name__,
+            kind=_kind(module),
+            depth=index,
+            recurrent=isinstance(module, nn.RNNBase),
+        )
+        whole = isinstance(module, _WHOLE) or hasattr(module, "parametrizations")
+        composite = not whole and any(
+            any(True for _ in below.parameters(recurse=False))
+            for below in module.modules()
+            if below is not module
+        )
+        self._rows.append(Row(weakref.ref(module), layer, composite, names))
+        self._row_of[module] = index
+
+
+def strip_wrappers(name: str) -> str:
+    """A qualified name without the parts that compile, FSDP and checkpointing add."""
+    return _WRAPPER.sub("", name).rstrip(".")
+
+
+def _kind(module: nn.Module) -> str:
+    """Class name of the module; that of the original where it is parametrised."""
+    kind = type(module)
+    if hasattr(module, "parametrizations") and kind.__name__.startswith("Parametrized"):
+        kind = kind.__mro__[1]
+    return kind.__name__
+
+
+def _up_to_date(row: Row) -> Layer:
+    module = row.module()
+    parameters = list(row.parameters())
+    if module is None or not parameters:
+        return row.layer
+    trainable = [parameter for parameter in parameters if parameter.requires_grad]
+    count = sum(parameter.numel() for parameter in trainable or parameters)
+    inputs = tuple(sorted(row.inputs))
+    known = row.layer
+    if count != known.parameter_count or inputs != known.inputs:
+        weighted, fan_in, fan_out = _fans(module, parameters)
+        row.layer = replace(
+            known,
+            parameter_count=count,
+            inputs=inputs,
+            weighted=weighted,
+            fan_in=fan_in,
+            fan_out=fan_out,
+        )
+    return row.layer
+
+
+def _fans(module: nn.Module, parameters: list[Parameter]) -> tuple[bool, int, int]:
+    """Whether the module mixes its inputs, its fan-in and its fan-out."""
+    matrices = [parameter for parameter in parameters if parameter.ndim >= 2]
+    if isinstance(module, nn.Embedding | nn.EmbeddingBag):
+        return True, 1, module.embedding_dim
+    if isinstance(module, nn.RNNBase):
+        return True, module.input_size, module.hidden_size
+    if not matrices or isinstance(module, nn.LayerNorm):
+        return False, 1, max(parameter.numel() for parameter in parameters)
+    first = matrices[0]
+    receptive = first[0][0].numel()
+    fan_in, fan_out = first.shape[1] * receptive, first.shape[0] * receptive
+    if getattr(module, "transposed", False):
+        fan_in, fan_out = fan_out, fan_in
+    return True, fan_in, fan_out
