@@ -42,8 +42,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         Exit status: 0, 2 if an argument cannot be used, 130 if it was interrupted.
     """
-    arguments = _parser().parse_args(argv)
-    command: Command = arguments.command
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    command: Command | None = arguments.command
+    if command is None:
+        parser.print_help(sys.stderr)
+        return USAGE_ERROR
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A layer's name or a formula may hold what the terminal's encoding lacks.
         sys.stdout.reconfigure(errors="replace")
@@ -63,7 +67,8 @@ def _parser() -> argparse.ArgumentParser:
         prog="gradwatch", description="Which layers do not learn, why, and what to change."
     )
     parser.add_argument("--version", action="version", version=f"gradwatch {__version__}")
-    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+    parser.set_defaults(command=None)
     _add_demo(commands)
     rules = commands.add_parser("rules", help="all rules with their thresholds")
     rules.set_defaults(command=_rules)
@@ -83,8 +88,18 @@ def _add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         type=Path,
         help="where the two runs are written, a new directory below runs/ by default",
     )
-    demo.add_argument("--steps", type=_positive, default=600, help="optimizer steps of each run")
-    demo.add_argument("--seed", type=int, default=0, help="of the weights and of the batches")
+    demo.add_argument(
+        "--steps",
+        type=_positive,
+        default=600,
+        help="optimizer steps of each run (default: %(default)s)",
+    )
+    demo.add_argument(
+        "--seed",
+        type=int,
+        default=0,
+        help="of the split, the weights and the batches (default: %(default)s)",
+    )
     demo.set_defaults(command=_demo)
 
 

@@ -25,7 +25,8 @@ Cause = Literal[
 ]
 """The factor of the chain rule, or the circumstance, that a finding blames.
 
-"wiring" is how the parts are connected: a detached layer (GW401), or gradwatch itself (GW901, GW902).
+"wiring" is how the parts are connected: a detached layer (GW401), or gradwatch itself (GW901,
+GW902).
 """
 
 FixKind = Literal[

@@ -89,7 +89,8 @@ def backward_profile(snapshot: Snapshot) -> FloatArray:
         return np.full(len(snapshot.layers), np.nan, dtype=np.float32)
     reference = max(signal[row] for row in outputs)
     with np.errstate(divide="ignore", invalid="ignore"):
-        return (np.log10(signal) - np.log10(reference)).astype(np.float32)
+        profile: FloatArray = (np.log10(signal) - np.log10(reference)).astype(np.float32)
+    return profile
 
 
 def forward_drift(snapshot: Snapshot) -> float:

@@ -183,15 +183,17 @@ class Window:
     def always(self, *states: State) -> NDArray[np.bool_]:
         """Rows that were in one of the states in every sample, shape (layers,)."""
         per_sample = self.stacked(lambda snapshot: snapshot.states.astype(np.float32))
-        return np.isin(per_sample, np.asarray(states, dtype=np.float32)).all(axis=0)
+        wanted = np.asarray(states, dtype=np.float32)
+        return np.asarray(np.isin(per_sample, wanted).all(axis=0))
 
     def has_run(self) -> NDArray[np.bool_]:
         """Rows whose forward ran in every sample that observed signals, shape (layers,)."""
         calls = self.stacked(lambda snapshot: snapshot.forward_calls)
-        return ((calls > 0) | np.isnan(calls)).all(axis=0) & (calls > 0).any(axis=0)
+        ran = calls > 0
+        return np.asarray((ran | np.isnan(calls)).all(axis=0) & ran.any(axis=0))
 
 
 def _nanmedian(values: NDArray[Any]) -> FloatArray:
     with warnings.catch_warnings(), np.errstate(invalid="ignore"):
         warnings.simplefilter("ignore", RuntimeWarning)
-        return np.nanmedian(values, axis=0).astype(np.float32)
+        return np.asarray(np.nanmedian(values, axis=0), dtype=np.float32)

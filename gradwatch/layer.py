@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-RELU_LIKE = frozenset("relu relu6 leaky_relu prelu elu celu gelu silu mish hardswish".split())
+RELU_LIKE = frozenset(
+    ("relu", "relu6", "leaky_relu", "prelu", "elu", "celu", "gelu", "silu", "mish", "hardswish")
+)
 """Activations that pass about half of their inputs: the expected backward gain is 1/sqrt(2)."""
 
 ONE_SIDED = RELU_LIKE - {"leaky_relu", "prelu"}

@@ -120,8 +120,7 @@ class Report:
         worst, *others = self.open_findings
         lead = "the worst is " if others else ""
         return (
-            f"{severity_counts(self.open_findings)}: {lead}{headline(worst)}, "
-            f"cause: {worst.cause}."
+            f"{severity_counts(self.open_findings)}: {lead}{headline(worst)}, cause: {worst.cause}."
         )
 
     def _healthy(self) -> str:

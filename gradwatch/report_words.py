@@ -8,8 +8,11 @@ from collections.abc import Iterable, Mapping
 
 from gradwatch.finding import SEVERITIES, Finding, listed
 from gradwatch.report_rows import Fold, LayerRow, Scale
-from gradwatch.schedule import Overhead
+from gradwatch.schedule import EARLY_STEPS, Overhead
 from gradwatch.snapshot import State
+
+USUAL_BUDGET = 0.01
+"""Share of the run's time beyond which a report says why it is so large."""
 
 LOWER_LEARNING_RATE = "And lower the learning rate with it (try lr/5)."
 """Said of a fix that usually needs it."""
@@ -149,8 +152,10 @@ def overhead_line(overhead: Overhead) -> str:
     alone = overhead.parameter_samples - overhead.signal_samples
     samples = counted(overhead.signal_samples, "full sample")
     samples += f" and {alone:,} of parameters alone" if alone else ""
+    exempt = f" Samples up to step {max(EARLY_STEPS)} are exempt from the budget."
     return (
         f"gradwatch took {overhead.seconds:.2f} s, {100 * overhead.share:.1f} % of the run's time, "
         f"for {samples} in {counted(overhead.steps, 'step')}; now it reads parameters every "
         f"{overhead.parameter_interval:,} steps and signals every {overhead.signal_interval:,}."
+        f"{exempt if overhead.share > USUAL_BUDGET else ''}"
     )

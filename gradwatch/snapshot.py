@@ -99,7 +99,7 @@ class Snapshot:
     decay_ratio: FloatArray = _statistic(
         "1",
         "parameters",
-        r"\lVert \Delta W_{\mathrm{decay}} \rVert / \max(\lVert W \rVert, 0.1\sqrt{\mathrm{fan\_out}})",
+        r"\lVert \Delta W_{decay} \rVert / \max(\lVert W \rVert, 0.1\sqrt{\mathrm{fan\_out}})",
         "The part of the step that weight decay alone made; it would make a dead layer look alive.",
         "Loshchilov & Hutter 2019",
     )
@@ -190,14 +190,16 @@ class Snapshot:
     time_decay_log10: FloatArray = _statistic(
         "log10",
         "signals",
-        r"\log_{10}(\lVert \partial L/\partial x_0 \rVert / \max_t \lVert \partial L/\partial x_t \rVert)",
+        r"\log_{10}(\lVert \delta_0 \rVert / \max_t \lVert \delta_t \rVert),"
+        r"\; \delta_t = \partial L/\partial x_t",
         "Backward signal of a recurrent layer at its first time step against its largest.",
         "Pascanu, Mikolov & Bengio 2013, section 2",
     )
     time_growth_log10: FloatArray = _statistic(
         "log10",
         "signals",
-        r"\log_{10}(\max_t \lVert \partial L/\partial x_t \rVert / \lVert \partial L/\partial x_T \rVert)",
+        r"\log_{10}(\max_t \lVert \delta_t \rVert / \lVert \delta_T \rVert),"
+        r"\; \delta_t = \partial L/\partial x_t",
         "Largest backward signal of a recurrent layer over time against its last time step.",
         "Pascanu, Mikolov & Bengio 2013, section 2",
     )
@@ -217,12 +219,12 @@ class Snapshot:
     @property
     def grad_rms(self) -> FloatArray:
         """Size of one gradient value, shape (layers,): grad_norm / sqrt(parameter_count)."""
-        return self.grad_norm / np.sqrt(self._parameter_counts)
+        return (self.grad_norm / np.sqrt(self._parameter_counts)).astype(np.float32)
 
     @property
     def weight_rms(self) -> FloatArray:
         """Size of one weight, shape (layers,): weight_norm / sqrt(parameter_count)."""
-        return self.weight_norm / np.sqrt(self._parameter_counts)
+        return (self.weight_norm / np.sqrt(self._parameter_counts)).astype(np.float32)
 
     @property
     def relative_grad(self) -> FloatArray:
@@ -231,7 +233,9 @@ class Snapshot:
         $r = \lVert g \rVert / \max(\lVert W \rVert, 0.1\sqrt{\mathrm{fan\_out}})$: the floor is for
         layers that start at zero.
         """
-        return self.grad_norm / np.maximum(self.weight_norm, self._weight_floor)
+        return (self.grad_norm / np.maximum(self.weight_norm, self._weight_floor)).astype(
+            np.float32
+        )
 
     @property
     def elasticity(self) -> FloatArray:
@@ -249,8 +253,8 @@ class Snapshot:
     def output_elasticity(self) -> FloatArray:
         r"""Relative change of the loss per relative change of a layer's output, shape (layers,).
 
-        $\lVert \Delta \rVert \lVert y \rVert / |L|$: unlike `elasticity` it does not vanish where the
-        gradients of the examples cancel, as they do at a minimum.
+        $\lVert \Delta \rVert \lVert y \rVert / |L|$: unlike `elasticity` it does not vanish where
+        the gradients of the examples cancel, as they do at a minimum.
         """
         size = abs(self.loss) if self.loss != 0 else float("nan")
         with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
@@ -351,5 +355,5 @@ ROW_OF: dict[str, int] = {statistic.name: row for row, statistic in enumerate(ST
 
 
 def empty_statistics(layer_count: int) -> FloatArray:
-    """Packed statistics of a step of which nothing was observed, shape (statistics, layers), NaN."""
+    """Packed statistics of a step that observed nothing: NaN, shape (statistics, layers)."""
     return np.full((len(STATISTICS), layer_count), np.nan, dtype=np.float32)

@@ -56,7 +56,7 @@ PRECEDENCE: tuple[str, ...] = (
     "GW901",
     "GW902",
 )
-"""Codes in the order in which a finding explains away the symptoms that later codes would report."""
+"""Codes in the order in which a finding explains away the symptoms of later ones."""
 
 
 @dataclass(frozen=True)

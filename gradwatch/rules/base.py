@@ -134,6 +134,4 @@ def began_vanishing(window: Window, depth: float) -> bool:
 
 def _supports(earlier: tuple[Diagnosis, ...], diagnosis: Diagnosis) -> bool:
     same_cause = [entry for entry in earlier if entry.cause == diagnosis.cause]
-    return any(
-        not diagnosis.rows or set(entry.rows) & set(diagnosis.rows) for entry in same_cause
-    )
+    return any(not diagnosis.rows or set(entry.rows) & set(diagnosis.rows) for entry in same_cause)

@@ -12,10 +12,10 @@ although nothing is wrong with its wiring, its activations or its weights.
 
 ## How it is measured
 
-A layer counts as float16 if its output is (parameters may be float32 under autocast). The rule fires
-if every trained layer's gradient is exactly zero, or if $B < -3.5$ and the rms of the signal at the
-weakest layer is within a decade of the smallest value of the type. In every sample, in two windows
-in a row.
+A layer counts as float16 if its output is (parameters may be float32 under autocast). The rule
+fires if every trained layer's gradient is exactly zero, or if $B < -3.5$ and the rms of the signal
+at the weakest layer is within a decade of the smallest value of the type. In every sample, in two
+windows in a row.
 
 ## Example
 
@@ -58,7 +58,9 @@ class HalfPrecisionUnderflow(Rule):
 
     depth: float = threshold(-3.5, unit="log10", source="calibration, as GW101")
     headroom: float = threshold(
-        1.0, unit="log10", source="Micikevicius et al. 2018, figure 3: gradients cluster at the edge"
+        1.0,
+        unit="log10",
+        source="Micikevicius et al. 2018, figure 3: gradients cluster at the edge",
     )
     half: float = threshold(
         -10.0, unit="log10", source="IEEE 754: float16 ends at -7.2, bfloat16 at -40"

@@ -13,9 +13,9 @@ exactly where the output is most wrong. Cross-entropy on logits cancels that slo
 ## How it is measured
 
 Saturation above one half at an output layer, and the elasticity of the loss to its output,
-$\lVert \Delta \rVert \lVert y \rVert / |L|$, below 0.05; medians over five samples, in two windows in a
-row. Where the activation cannot be seen (it is in the loss function and `observe_loss` is called
-after `backward`), the elasticity must be as small and no layer may have moved by more than 1e-4 a
+$\lVert \Delta \rVert \lVert y \rVert / |L|$, below 0.05; medians over five samples, in two windows
+in a row. Where the activation cannot be seen (it is in the loss function and `observe_loss` is
+called after `backward`), the elasticity must be as small and no layer may have moved by more than 1e-4 a
 step in the whole run. Needs `observe_loss`.
 
 ## Example
@@ -64,7 +64,10 @@ class SaturatedOutput(Rule):
         layers = window.layers
         saturation = window.median(lambda snapshot: snapshot.saturation_fraction)
         elasticity = window.median(lambda snapshot: snapshot.output_elasticity)
-        last = [layer.weighted and not fed for layer, fed in zip(layers, flow.consumers(layers), strict=True)]
+        last = [
+            layer.weighted and not fed
+            for layer, fed in zip(layers, flow.consumers(layers), strict=True)
+        ]
         flat = (saturation > self.saturation) | self._stands_still(window)
         guilty = flat & (elasticity < self.elasticity) & last
         rows = tuple(int(row) for row in np.flatnonzero(guilty))

@@ -49,7 +49,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gradwatch import flow
 from gradwatch.finding import Cause, Fix
 from gradwatch.fixes.clipping import clip_gradients
 from gradwatch.fixes.initialisation import matching_initialisation
@@ -141,7 +140,7 @@ def _largest_growth(snapshot: Snapshot) -> tuple[float, str]:
 
 
 def _gains(snapshot: Snapshot) -> FloatArray:
-    """log10 of what each layer multiplies its signal by, the larger of both ways, shape (layers,)."""
+    """log10 of what a layer multiplies its signal by, the larger of both ways: (layers,)."""
     with np.errstate(divide="ignore", invalid="ignore"):
         backward = np.log10(snapshot.input_grad_norm) - np.log10(snapshot.output_grad_norm)
         forward = np.log10(snapshot.output_rms) - np.log10(snapshot.input_rms)

@@ -2,9 +2,9 @@ r"""A NaN or an infinity appeared.
 
 ## What it means
 
-A gradient, a weight, a signal or the loss is not finite. If the step at which it began was observed,
-the finding names the first layer and the side, forward or backward; otherwise the interval of steps
-and the layer that grew fastest before it.
+A gradient, a weight, a signal or the loss is not finite. If the step at which it began was
+observed, the finding names the first layer and the side, forward or backward; otherwise the
+interval of steps and the layer that grew fastest before it.
 
 ## Why it matters
 
@@ -102,9 +102,9 @@ class NonFiniteValue(Rule):
         first = list(flow.input_rows(onset.layers))
         if np.isinf(onset.input_rms[first]).any():
             return "inputs"
-        if np.isinf(onset.loss) and np.isfinite(onset.output_rms[~np.isnan(onset.output_rms)]).all():
-            if onset.has_signals:
-                return "loss"
+        outputs = onset.output_rms[~np.isnan(onset.output_rms)]
+        if np.isinf(onset.loss) and onset.has_signals and np.isfinite(outputs).all():
+            return "loss"
         if (onset.tiny_log10 > self.half).any():
             return "precision"
         return "learning rate" if history.largest_update_ratio > self.large_update else "weights"

@@ -12,14 +12,14 @@ The layer never learns, and nothing says so: the loss may still fall by what the
 ## How it is measured
 
 State "no gradient" or "zero gradient" in every sample of two windows in a row, with a forward pass
-seen. A module that did not run (an unrouted expert, an idle head) is not meant, nor is a frozen one.
-Layers that a rule before this one explains (underflow, equal weights, dead units) are left out, and
-so is an exact zero behind an activation that is flat for most of its values.
+seen. A module that did not run (an unrouted expert, an idle head) is not meant, nor is a frozen
+one. Layers that a rule before this one explains (underflow, equal weights, dead units) are left
+out, and so is an exact zero behind an activation that is flat for most of its values.
 
 ## Example
 
-`x.detach()`, `.data`, `.item()`, a NumPy round trip, `torch.no_grad()` around a part of the model, an
-argmax, a head that the loss leaves out.
+`x.detach()`, `.data`, `.item()`, a NumPy round trip, `torch.no_grad()` around a part of the model,
+an argmax, a head that the loss leaves out.
 
 ## Fixes
 
@@ -81,7 +81,10 @@ class DetachedParameter(Rule):
                     else "no gradient ever reached it: the graph is cut behind it."
                 )
             ),
-            evidence={"layers_without_gradient": float(len(rows)), "samples": len(window.snapshots)},
+            evidence={
+                "layers_without_gradient": float(len(rows)),
+                "samples": len(window.snapshots),
+            },
             fixes=(reconnect([window.layers[row] for row in rows]),),
         )
 

@@ -1,8 +1,8 @@
 """Reader: event files of a run → its snapshots and findings, as the watch saw them.
 
-A run that was resumed has several sessions. A chunk truncates earlier snapshots at or after its
-first step, in the order of wall time; a finding that was open when a session began is resolved at
-that session's first step unless the session saw it again.
+A run that was resumed has several sessions, in the order of the wall time at which they began. A
+chunk truncates what came before it at its first step; a finding that was open when a session began
+is resolved at that session's first step unless the session saw it again.
 """
 
 from __future__ import annotations
@@ -107,10 +107,13 @@ def assemble(points: Iterable[Point]) -> Recording:
     }
     facts = {entry.session: entry for entry in (schema.decode_run(p.parts[0]) for p in of["run"])}
     chunks = [(decode_header(point.parts[0]), point.parts[1]) for point in of["statistics"]]
+    starts = _session_starts(chunks)
+    # Two sessions that ran side by side would truncate each other: the one that began later stays.
+    chunks.sort(key=lambda chunk: list(starts).index(chunk[0].session))
     return Recording(
         sessions=tuple(sorted(facts.values(), key=lambda entry: entry.started)),
         snapshots=_snapshots(chunks, [point.parts[0] for point in of["layers"]]),
-        findings=_findings(_session_starts(chunks), of["finding"]),
+        findings=_findings(starts, of["finding"]),
     )
 
 

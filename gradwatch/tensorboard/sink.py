@@ -115,7 +115,7 @@ class TensorBoardSink:
         self._step = int(snapshot.step)
         self._observed += 1
         self._write_scalars(snapshot)
-        overdue = self._clock() - self._flushed >= FLUSH_SECONDS
+        overdue = abs(self._clock() - self._flushed) >= FLUSH_SECONDS
         if overdue or len(self._pending) >= self._chunk_size:
             self._write_chunk()
             self._write_changed_findings()
@@ -145,8 +145,10 @@ class TensorBoardSink:
         self._write_judgement()
         self._write_chunk()
         self._write_changed_findings()
-        healthy = healthy_summary(observed=self._observed, last_step=self._step)
-        self._write_summary(self._findings_text() if self._findings else healthy)
+        if self._findings:
+            self._write_summary(self._findings_text())
+        elif self._observed:
+            self._write_summary(healthy_summary(observed=self._observed, last_step=self._step))
         self._facts = replace(self._facts, finished=True)
         self._write_run_facts()
         self._events.close()

@@ -15,7 +15,7 @@ from gradwatch.report_words import LOWER_LEARNING_RATE, counted, figure, severit
 VERDICTS: dict[Severity, str] = {
     "error": "Training cannot work as it is.",
     "warning": "Training works badly, or may.",
-    "notice": "Nothing is wrong; this is worth knowing.",
+    "notice": "No problem found, only notices.",
 }
 """What the worst open finding means for the run."""
 

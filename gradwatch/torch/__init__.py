@@ -1,5 +1,5 @@
 """The PyTorch adapter: gradients, weights, updates and signals of a model that trains."""
 
-from gradwatch.torch.watch import Watch, watch
+from gradwatch.torch.watching import Watch, watch
 
 __all__ = ["Watch", "watch"]

@@ -49,7 +49,7 @@ def activation_of(node: Any) -> str | None:
 
 
 def slope(node: Any) -> Tensor | None:
-    """f' for every value: the node's own backward applied to ones; None if it is not to be had.
+    """F' for every value: the node's own backward applied to ones; None if it is not to be had.
 
     It reads what autograd has saved anyway. A tensor changed in place after the forward pass can no
     longer be read.

@@ -1,4 +1,4 @@
-"""The autograd graph of one forward pass: which layer feeds which, and which activation is whose."""
+"""The autograd graph of a forward pass: which layer feeds which, whose an activation is."""
 
 from __future__ import annotations
 
@@ -9,13 +9,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from gradwatch.layer import BOUNDED
 from gradwatch.torch.activations import activation_of
+from gradwatch.torch.internals import LEAF_NODE
 
-_LEAF = torch._C._functions.AccumulateGrad
 _RESHAPING = ("View", "Unsqueeze", "Expand", "Reshape", "Permute", "Transpose", "Squeeze")
 
 
@@ -145,7 +144,7 @@ class GraphWalk:
         queue: list[tuple[int, int, Any]],
         trace: Trace,
     ) -> None:
-        if node is None or type(node) is _LEAF:
+        if node is None or type(node) is LEAF_NODE:
             return
         known_owner = self._owner_of.get(node, -1)
         if known_owner >= 0:
@@ -222,7 +221,7 @@ def _is_product(node: Any) -> bool:
         return False
     sources = [source for source, _ in node.next_functions]
     return len(sources) == 2 and all(
-        source is not None and type(source) is not _LEAF for source in sources
+        source is not None and type(source) is not LEAF_NODE for source in sources
     )
 
 

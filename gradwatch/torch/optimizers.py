@@ -84,18 +84,21 @@ class Optimizers:
     def _trains(self, optimizer: Optimizer) -> bool:
         model = {id(parameter) for row in self._rows for parameter in row.parameters()}
         return any(
-            id(parameter) in model for group in optimizer.param_groups for parameter in group["params"]
+            id(parameter) in model
+            for group in optimizer.param_groups
+            for parameter in group["params"]
         )
 
 
 def _listed(given: Optimizer | Sequence[Optimizer] | None) -> list[Optimizer]:
     if given is None:
         return []
-    optimizers = list(given) if isinstance(given, list | tuple) else [given]
-    for optimizer in optimizers:
-        if not isinstance(optimizer, Optimizer):
+    candidates: list[object] = list(given) if isinstance(given, list | tuple) else [given]
+    optimizers = [candidate for candidate in candidates if isinstance(candidate, Optimizer)]
+    for candidate in candidates:
+        if not isinstance(candidate, Optimizer):
             raise ArgumentError(
-                f"optimizer is a {type(optimizer).__name__}, not a torch.optim.Optimizer; "
+                f"optimizer is a {type(candidate).__name__}, not a torch.optim.Optimizer; "
                 "unwrap it (often its attribute `optimizer`), or pass None to have it found"
             )
     return optimizers

@@ -280,7 +280,7 @@ def _dense(gradient: Tensor) -> Tensor:
 
 
 def _decays(optimizer: Optimizer) -> dict[int, float]:
-    """id of each parameter → the largest share that weight decay takes off it in one step.
+    """Id of each parameter → the largest share that weight decay takes off it in one step.
 
     With momentum m, coupled decay builds up to lr·wd/(1 - m) a step. Adam's coupled decay passes
     through its normalisation and cannot be told from the gradient: it counts as update.
@@ -297,7 +297,7 @@ def _decays(optimizer: Optimizer) -> dict[int, float]:
 
 
 def _number(setting: object) -> float:
-    """A hyperparameter as a number; 0 for one that lives on a device, where reading it would wait."""
+    """A hyperparameter as a number; 0 for one on a device, where reading it would wait."""
     if isinstance(setting, Tensor):
         return float(setting.numpy()) if setting.device.type == "cpu" else 0.0
     return float(setting) if isinstance(setting, int | float) else 0.0

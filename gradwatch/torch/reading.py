@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+from gradwatch.torch.internals import has_arrived
 
 EXACT_ELEMENTS = 65_536
 """Up to here a norm is summed in float64; beyond, in float32, beside a float64 sample."""
@@ -50,7 +52,7 @@ class Reading:
         self._parts: dict[torch.device, list[Tensor]] = {}
         self._lengths: dict[torch.device, int] = {}
         self._entries: list[tuple[torch.device, _Entry]] = []
-        self._sent: dict[torch.device, tuple[Tensor, torch.cuda.Event | None]] = {}
+        self._sent: dict[torch.device, tuple[Tensor, Any | None]] = {}
 
     @property
     def is_empty(self) -> bool:
@@ -103,14 +105,14 @@ class Reading:
                 continue
             buffer = torch.empty(vector.shape, dtype=vector.dtype, pin_memory=True)
             buffer.copy_(vector, non_blocking=True)
-            event = torch.cuda.Event()
+            event: Any = torch.cuda.Event()  # type: ignore[no-untyped-call] # untyped in PyTorch
             event.record(torch.cuda.current_stream(device))
             self._sent[device] = (buffer, event)
         self._parts.clear()
 
     def is_ready(self) -> bool:
         """Whether every copy has arrived."""
-        return all(event is None or event.query() for _, event in self._sent.values())
+        return all(event is None or has_arrived(event) for _, event in self._sent.values())
 
     def wait(self) -> None:
         """Wait for the copies; only for the end of a run, never on the training path."""

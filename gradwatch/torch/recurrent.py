@@ -21,7 +21,8 @@ def time_axis(module: nn.RNNBase, gradient: Tensor) -> int:
 def squares_over_time(gradient: Tensor, axis: int) -> Tensor:
     """Sum of the squared gradient at every time step, shape (time,)."""
     rest = [other for other in range(gradient.ndim) if other != axis]
-    return torch.linalg.vector_norm(gradient, dim=rest, dtype=widest(gradient)).square()
+    norms: Tensor = torch.linalg.vector_norm(gradient, dim=rest, dtype=widest(gradient))
+    return norms.square()
 
 
 def packed_squares(squares: NDArray[np.float64], batch_sizes: list[int]) -> NDArray[np.float64]:

@@ -109,7 +109,7 @@ class Rows:
         prefix = "module." if type(model).__name__ in _MODULE_WRAPPERS else ""
         owned = {id(parameter) for row in self._rows for parameter in row.parameters()}
         inside_whole: set[int] = set()
-        fresh: list[tuple[str, nn.Module, tuple[str, ...]]] = []
+        fresh: list[tuple[nn.Module, tuple[str, ...]]] = []
         for name, module in model.named_modules():
             if id(module) in inside_whole:
                 continue
@@ -118,7 +118,7 @@ class Rows:
                 inside_whole.update(id(below) for below in module.modules())
             if module in self._known:
                 continue
-            self._known[module] = name = strip_wrappers(name.removeprefix(prefix))
+            self._known[module] = strip_wrappers(name.removeprefix(prefix))
             names = tuple(
                 parameter_name
                 for parameter_name, parameter in module.named_parameters(recurse=whole)
@@ -126,9 +126,9 @@ class Rows:
             )
             owned.update(id(module.get_parameter(parameter_name)) for parameter_name in names)
             if names:
-                fresh.append((name, module, names))
-        for name, module, names in fresh:
-            self._append(name, module, names)
+                fresh.append((module, names))
+        for module, names in fresh:
+            self._append(self._known[module], module, names)
 
     def layers(self) -> tuple[Layer, ...]:
         """What is known of every row now; the same object as long as nothing changed."""

@@ -20,6 +20,12 @@ from torch.nn.utils.rnn import PackedSequence
 
 from gradwatch.torch.activations import slope, slope_figures
 from gradwatch.torch.graph import Activation, GraphWalk, Span
+from gradwatch.torch.internals import (
+    hook_gradient,
+    is_in_backward,
+    saved_tensors_are_hooked,
+    sequence_number,
+)
 from gradwatch.torch.reading import Key, Reading
 from gradwatch.torch.recurrent import squares_over_time, time_axis
 from gradwatch.torch.rows import Rows, Wiring
@@ -66,9 +72,8 @@ class Pass:
         self.closed = False
         self.parts = itertools.count()
         """Numbers for the parts of keys: unique in a pass, rising with the order of the calls."""
-        self.walk: GraphWalk | None = GraphWalk(self.spans, torch.autograd._get_sequence_nr())
+        self.walk: GraphWalk | None = GraphWalk(self.spans, sequence_number())
         """Holds the nodes it has seen, so it goes when the pass is closed."""
-
 
     def wiring(self) -> Wiring:
         """Order, edges and activations by row.
@@ -80,7 +85,9 @@ class Pass:
         fed = {end for _, end in edges}
         for source, end in itertools.pairwise(self.order):
             hidden = source in self.recomputed or end in self.recomputed
-            if hidden and ((source in self.recomputed) != (end in self.recomputed) or end not in fed):
+            if hidden and (
+                (source in self.recomputed) != (end in self.recomputed) or end not in fed
+            ):
                 edges.add((source, end))
         activations = {
             self.spans[activation.span].row: (activation.name, activation.module_name)
@@ -169,7 +176,7 @@ class Signals:
 
     def _enter(self, module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...] | None:
         enabled = torch.is_grad_enabled()
-        recomputing = torch._C._current_graph_task_id() != -1
+        recomputing = is_in_backward()
         if not self._frames and enabled and not recomputing and self._pass.backward_seen:
             self._pass = Pass()
         frame = _Frame(module, enabled)
@@ -209,14 +216,13 @@ class Signals:
         spans = self._pass.spans
         frame.span = len(spans)
         parent = next((outer.span for outer in reversed(self._frames[:-1]) if outer.span >= 0), -1)
-        hooked = torch._C._autograd._top_saved_tensors_default_hooks(True) is not None
         spans.append(
             Span(
                 row=frame.row,
-                start=torch.autograd._get_sequence_nr(),
+                start=sequence_number(),
                 parent=parent,
                 module_name=self._rows.name_of(frame.module),
-                checkpointed=hooked,
+                checkpointed=saved_tensors_are_hooked(),
                 opaque=isinstance(frame.module, _OPAQUE),
             )
         )
@@ -236,7 +242,7 @@ class Signals:
                 twin = tensor.view_as(tensor)
                 if over_time and not twin.requires_grad:
                     twin.requires_grad_()
-                twin.register_hook(self._hook("input_grad_norm", row))
+                hook_gradient(twin, self._hook("input_grad_norm", row))
                 if over_time:
                     self._hook_over_time(module, row, inputs[0], twin)
                 aliases[id(tensor)] = twin
@@ -267,7 +273,7 @@ class Signals:
                     axis = time_axis(module, gradient) if key not in owner.batch_sizes else 0
                     owner.reading.add(key, squares_over_time(gradient.detach(), axis))
 
-        alias.register_hook(hook)
+        hook_gradient(alias, hook)
 
     def _hook(self, name: str, row: int) -> Callable[[Tensor], None]:
         """A hook that takes the norm of a gradient into the present pass, never a later one."""
@@ -289,7 +295,7 @@ class Signals:
             return
         frame = self._frames.pop()
         if frame.span >= 0:
-            self._pass.spans[frame.span].end = torch.autograd._get_sequence_nr()
+            self._pass.spans[frame.span].end = sequence_number()
         if frame.row >= 0:
             self._record(frame, output)
         if not self._frames and frame.enabled:
@@ -307,7 +313,7 @@ class Signals:
                 owner.output_dtypes[row] = tensor.dtype
                 self._take_norm(owner, Key(row, "output_norm", next(owner.parts)), tensor)
             if tensor.requires_grad:
-                tensor.register_hook(self._hook("output_grad_norm", row))
+                hook_gradient(tensor, self._hook("output_grad_norm", row))
 
     def _take_norm(self, owner: Pass, key: Key, values: Tensor) -> None:
         owner.sizes[key] = values.numel()

@@ -13,7 +13,6 @@ from types import TracebackType
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.optimizer import (
@@ -145,8 +144,10 @@ class Watch:
             loss: Scalar; a tensor is fine, and reading it waits for nothing.
         """
         self._loss = loss
-        if self._sample is Sample.SIGNALS and self._signals is not None and isinstance(loss, Tensor):
-            self._signals.see_loss(loss)
+        if self._sample is Sample.SIGNALS and isinstance(loss, Tensor):
+            signals = self._signals
+            if signals is not None:
+                signals.see_loss(loss)
 
     def report(self) -> Report:
         """The verdict so far: print it, or leave it as the last line of a notebook cell."""
@@ -295,9 +296,7 @@ class Watch:
         if observed.collected is not None:
             store_signals(packed, observed.collected, figures, draft.layers)
         loss = figures.get(Key(-1, "loss"))
-        states = states_of(
-            draft, packed[ROW_OF["grad_norm"]], packed[ROW_OF["forward_calls"]]
-        )
+        states = states_of(draft, packed[ROW_OF["grad_norm"]], packed[ROW_OF["forward_calls"]])
         return Snapshot.unpacked(
             packed,
             step=observed.step,
