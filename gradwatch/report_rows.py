@@ -21,7 +21,7 @@ FOLD_ABOVE = 40
 ENDS = 4
 """Rows at the start and at the end of a table that are never folded."""
 
-AROUND = 0
+AROUND = 1
 """Rows that stay on either side of a change of severity."""
 
 USUAL_LOW_LOG10 = -6.0

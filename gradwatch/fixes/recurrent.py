@@ -125,6 +125,7 @@ def orthogonal_recurrent(layers: Sequence[Layer]) -> Fix:
             "torch": program(torch_code.IMPORTS, ONCE, _torch_orthogonal(layers)),
             "keras": program(keras_code.IMPORTS, _keras_orthogonal(layers)),
         },
+        lower_learning_rate=True,
     )
 
 

@@ -52,7 +52,7 @@ class Recording:
     Args:
         sessions: Facts of each session, oldest first.
         snapshots: Snapshots, by step.
-        findings: Findings by the step at which they opened, resolved ones included.
+        findings: Findings by the step at which they first opened, resolved ones included.
     """
 
     sessions: tuple[schema.RunFacts, ...]
@@ -158,7 +158,7 @@ def _findings(starts: dict[str, int], points: list[Point]) -> tuple[Finding, ...
         for step, finding in entries:
             if end is None or step < end:
                 findings[finding.code, finding.cause] = finding
-    return tuple(sorted(findings.values(), key=lambda finding: finding.step))
+    return tuple(findings.values())
 
 
 def _interrupted(finding: Finding, start: int) -> Finding:

@@ -1,0 +1,128 @@
+"""The demo: the same network with and without the fix, and gradwatch's word on both."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+
+from gradwatch import demo
+from gradwatch.cli import main
+from gradwatch.demo import Outcome
+
+STEPS = 200
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One run of the demo.
+
+    Attributes:
+        sick: The sigmoid network.
+        healthy: The ReLU network.
+        text: What was printed.
+        log_dir: Where the runs are.
+    """
+
+    sick: Outcome
+    healthy: Outcome
+    text: str
+    log_dir: Path
+
+
+@pytest.fixture(scope="module")
+def shown(tmp_path_factory) -> Shown:
+    log_dir = tmp_path_factory.mktemp("demo") / "first try"
+    console = Console(file=io.StringIO(), width=200, force_terminal=False, color_system=None)
+    sick, healthy = demo.show(console, log_dir=log_dir, steps=STEPS, seed=0)
+    return Shown(sick, healthy, console.file.getvalue(), log_dir)
+
+
+def test_the_sigmoid_network_does_not_learn_and_the_cause_is_named(shown):
+    (finding,) = [entry for entry in shown.sick.report.open_findings if entry.code == "GW101"]
+    assert finding.cause == "activation"
+    assert "conv1" in finding.layers
+    assert shown.sick.loss > 2.2
+    assert shown.sick.accuracy < 0.25
+
+
+def test_the_same_network_with_relu_and_he_learns_and_is_healthy(shown):
+    assert shown.healthy.report.verdict == f"Healthy: 5 layers, {STEPS} steps, no finding."
+    assert shown.healthy.loss < 0.5
+    assert shown.healthy.accuracy > 0.85
+
+
+def test_both_networks_have_the_same_layers(shown):
+    names = [
+        [layer.name for layer in outcome.report.history.layers]
+        for outcome in (shown.sick, shown.healthy)
+    ]
+    assert names[0] == names[1] == ["conv1", "conv2", "fc1", "fc2", "head"]
+
+
+def test_verdicts_snippet_and_accuracies_are_printed(shown):
+    assert shown.sick.report.verdict in shown.text
+    assert shown.healthy.report.verdict in shown.text
+    assert "kaiming_normal_" in shown.text
+    assert shown.text.count("Fix ") == 1
+    assert f"{100 * shown.healthy.accuracy:.1f} %" in shown.text
+
+
+def test_the_last_line_is_the_command_to_run_next(shown):
+    assert shown.text.splitlines()[-1] == f"tensorboard --logdir '{shown.log_dir}'"
+
+
+def test_each_network_has_its_own_run(shown):
+    runs = {path.parent.name for path in shown.log_dir.rglob("*tfevents*")}
+    assert runs == {"sigmoid", "relu"}
+
+
+def test_the_stored_runs_can_be_reported(shown, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    assert main(["report", str(shown.log_dir)]) == 0
+    printed = capsys.readouterr().out
+    assert shown.sick.report.verdict in printed
+    assert f"Healthy: 5 layers, up to step {shown.healthy.report.history[-1].step}" in printed
+
+
+def test_an_earlier_run_is_not_overwritten(shown, capsys):
+    before = sorted(shown.log_dir.rglob("*"))
+    assert main(["demo", "--log-dir", str(shown.log_dir)]) == 2
+    assert "'sigmoid' already" in capsys.readouterr().err
+    assert sorted(shown.log_dir.rglob("*")) == before
+
+
+def test_without_a_directory_a_new_one_is_made(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["demo", "--steps", "2"]) == 0
+    (made,) = (tmp_path / "runs").iterdir()
+    assert f"tensorboard --logdir runs/{made.name}" in capsys.readouterr().out
+
+
+def test_weights_and_batches_come_from_the_seed(tmp_path):
+    digits = demo.load(0)
+    lost: dict[str, list[float]] = {"first": [], "again": [], "other": []}
+    for run, losses in lost.items():
+        demo.train(
+            demo.CONTESTANTS[1],
+            digits,
+            steps=3,
+            seed=int(run == "other"),
+            log_dir=tmp_path / run,
+            on_step=losses.append,
+        )
+    assert lost["first"] == lost["again"]
+    assert lost["first"] != lost["other"]
+
+
+def test_an_interrupted_demo_ends_cleanly(tmp_path, monkeypatch, capsys):
+    def interrupted(*_: object, **__: object) -> torch.Tensor:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(demo.F, "cross_entropy", interrupted)
+    assert main(["demo", "--log-dir", str(tmp_path)]) == 130
+    assert "Interrupted." in capsys.readouterr().err

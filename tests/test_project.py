@@ -1,0 +1,82 @@
+"""What README, CI, constraints and metadata say of each other."""
+
+import re
+import subprocess
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+import gradwatch
+from gradwatch import _version
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+CI = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+REQUIREMENTS = [Requirement(line) for line in metadata.requires("gradwatch") or ()]
+PINS = {
+    pin.name: pin
+    for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    if line and not line.startswith("#")
+    for pin in [Requirement(line)]
+}
+
+UNUSED_YET = {"keras", "lightning", "transformers"}
+"""Extras that only install their framework, so CI does not test them."""
+
+TESTED = sorted({need.name for need in REQUIREMENTS} - UNUSED_YET - {"gradwatch"})
+
+
+def ci_command(name: str) -> str:
+    found = re.search(rf"^{name}='(.*)'$", CI, re.MULTILINE)
+    assert found is not None
+    return found[1]
+
+
+@pytest.mark.parametrize("name", ["demo_command", "test_command"])
+def test_ci_runs_the_command_that_readme_gives(name):
+    assert f"```bash\n{ci_command(name)}\n```" in README
+    assert f'"${name}"' in CI
+
+
+def test_the_ci_script_is_valid_bash():
+    subprocess.run(["bash", "-n", ROOT / ".ci" / "run"], check=True)
+
+
+def test_torch_is_pinned_to_the_release_that_ci_tests():
+    assert str(PINS["torch"].specifier) == "==2.13.0"
+
+
+@pytest.mark.parametrize("package", TESTED)
+def test_what_an_extra_installs_is_pinned_exactly(package):
+    (pin,) = PINS[package].specifier
+    assert pin.operator == "=="
+
+
+@pytest.mark.parametrize("package", TESTED)
+def test_a_pin_is_within_the_bounds_of_its_requirement(package):
+    (pin,) = PINS[package].specifier
+    needs = [need for need in REQUIREMENTS if need.name == package]
+    assert all(need.specifier.contains(pin.version) for need in needs)
+
+
+def test_without_extras_only_numpy_and_rich_are_required():
+    assert {need.name for need in REQUIREMENTS if need.marker is None} == {"numpy", "rich"}
+
+
+def test_the_version_has_one_source():
+    assert gradwatch.__version__ is _version.__version__
+    assert metadata.version("gradwatch") == _version.__version__
+
+
+def test_no_other_file_of_the_package_spells_the_version_out():
+    spelled = f'"{_version.__version__}"'
+    sources = [*(ROOT / "gradwatch").rglob("*.py"), ROOT / "pyproject.toml"]
+    holders = [path.name for path in sources if spelled in path.read_text(encoding="utf-8")]
+    assert holders == ["_version.py"]
+
+
+def test_the_changelog_has_a_section_for_this_version():
+    changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert re.search(rf"^## {re.escape(_version.__version__)}\b", changelog, re.MULTILINE)
