@@ -84,7 +84,7 @@ def backward_profile(snapshot: Snapshot) -> FloatArray:
     Shape (layers,); NaN where it was not observed, -inf where it was exactly zero.
     """
     signal = snapshot.output_grad_norm
-    outputs = [row for row in _output_rows(snapshot) if signal[row] > 0]
+    outputs = [row for row in _output_rows(snapshot) if 0 < signal[row] < np.inf]
     if not outputs:
         return np.full(len(snapshot.layers), np.nan, dtype=np.float32)
     reference = max(signal[row] for row in outputs)
@@ -105,7 +105,7 @@ def forward_drift(snapshot: Snapshot) -> float:
     start = np.concatenate([snapshot.output_rms[first], snapshot.input_rms[first]])
     start = start[np.isfinite(start) & (start > 0)]
     outputs = snapshot.output_rms[weighted]
-    outputs = outputs[~np.isnan(outputs) & (outputs > 0)]
+    outputs = outputs[np.isfinite(outputs) & (outputs > 0)]
     if not start.size or not outputs.size:
         return float("nan")
     return float(np.log10(outputs.max()) - np.log10(start.max()))
@@ -167,9 +167,12 @@ def consumers(layers: tuple[Layer, ...]) -> tuple[tuple[int, ...], ...]:
 
 
 def _observed(snapshot: Snapshot) -> frozenset[int]:
+    """Weighted rows whose backward signal is finite and not exactly zero."""
     signal = snapshot.output_grad_norm
     return frozenset(
-        row for row, layer in enumerate(snapshot.layers) if layer.weighted and signal[row] > 0
+        row
+        for row, layer in enumerate(snapshot.layers)
+        if layer.weighted and 0 < signal[row] < np.inf
     )
 
 
@@ -199,7 +202,8 @@ def _end_pairs(snapshot: Snapshot) -> list[tuple[int, int, float]]:
     observed = _observed(snapshot)
     sources = _weighted_sources(layers)
     feeding = frozenset().union(*sources)
-    signal = np.log10(np.where(snapshot.output_grad_norm > 0, snapshot.output_grad_norm, 1.0))
+    known = np.isin(np.arange(len(layers)), list(observed))
+    signal = np.log10(np.where(known, snapshot.output_grad_norm, 1.0))
     strongest: dict[int, int] = {}
     reach: dict[int, frozenset[int]] = {}
     for row in forward_order(layers):

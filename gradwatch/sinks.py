@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from gradwatch.console import ConsoleSink
+from gradwatch.errors import ArgumentError
 from gradwatch.schedule import Schedule
 from gradwatch.watcher import Sink
 
@@ -27,9 +29,17 @@ def make_sinks(
         schedule: Knows what watching cost.
 
     Raises:
-        ArgumentError: If the directory cannot be used.
+        ArgumentError: If an argument or the directory cannot be used.
         MissingExtraError: If TensorBoard is not installed.
     """
+    if not isinstance(verbose, int) or verbose not in (0, 1):
+        raise ArgumentError(f"verbose={verbose!r} is neither 0, for silence, nor 1, for one line")
+    if not isinstance(log_dir, str | os.PathLike | None) or log_dir == "":
+        raise ArgumentError(
+            f"log_dir={log_dir!r} is no path; pass TensorBoard's directory for this run, or None"
+        )
+    if not isinstance(name, str | None):
+        raise ArgumentError(f'name={name!r} is not a string; pass one such as "generator", or None')
     sinks: list[Sink] = []
     if log_dir is not None:
         from gradwatch.tensorboard.sink import TensorBoardSink

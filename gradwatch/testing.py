@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 
 from gradwatch.history import History
 from gradwatch.layer import Layer
-from gradwatch.snapshot import ROW_OF, Snapshot, State, empty_statistics
+from gradwatch.snapshot import ROW_OF, FloatArray, Snapshot, State, empty_statistics
 
 EARLY_STEPS = (0, 1, 2, 3, 4, 6, 8, 12, 16)
 """The steps at which a watch samples first; the ninth is the earliest with a lasting verdict."""
@@ -90,6 +90,40 @@ def snapshot(
         skipped=skipped,
         limits=limits,
     )
+
+
+def backward_signals(
+    layers: Sequence[Layer],
+    *,
+    activation: ArrayLike = 0.0,
+    weights: ArrayLike = 0.0,
+    other: ArrayLike = 0.0,
+) -> dict[str, FloatArray]:
+    """Backward statistics of a chain, from the gains along it, one for all layers or one a layer.
+
+    Args:
+        layers: A chain, input layer first.
+        activation: log10 of the gain of the activation after each layer; where a layer has none,
+            and after the last one, it is left out.
+        weights: log10 of the gain of each layer's weights.
+        other: log10 of the gain of whatever else lies between each layer and the next.
+
+    Returns:
+        Statistic's name → shape (layers,): arguments of `snapshot`.
+    """
+    count = len(layers)
+    active = np.asarray([layer.activation is not None for layer in layers[:-1]] + [False])
+    slopes = np.broadcast_to(activation, count)
+    between = np.where(active, slopes, 0.0) + np.broadcast_to(other, count)
+    back = np.broadcast_to(weights, count)
+    output = np.full(count, -1.0)
+    for row in range(count - 2, -1, -1):
+        output[row] = output[row + 1] + back[row + 1] + between[row]
+    return {
+        "output_grad_norm": (10.0**output).astype(np.float32),
+        "input_grad_norm": (10.0 ** (output + back)).astype(np.float32),
+        "activation_gain_log10": np.where(active, slopes, np.nan).astype(np.float32),
+    }
 
 
 def history_of(snapshots: Iterable[Snapshot]) -> History:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+from gradwatch.errors import ArgumentError
 from gradwatch.finding import Finding, listed
 from gradwatch.history import History
 from gradwatch.rules import Diagnosis, Rule, Verdict, by_precedence
@@ -47,6 +48,9 @@ class Watcher:
         on_finding: Called with each finding that opens or reopens.
         report_only: Codes that may be reported, None for all. The others still run, since they
             explain symptoms away.
+
+    Raises:
+        ArgumentError: If `on_finding` cannot be called.
     """
 
     def __init__(
@@ -57,6 +61,10 @@ class Watcher:
         on_finding: Callable[[Finding], None] | None = None,
         report_only: frozenset[str] | None = None,
     ) -> None:
+        if on_finding is not None and not callable(on_finding):
+            raise ArgumentError(
+                f"on_finding={on_finding!r} cannot be called; pass a function that takes a Finding"
+            )
         self.history = History()
         self._rules = by_precedence(rules)
         self._sinks = list(sinks)
@@ -93,8 +101,8 @@ class Watcher:
     def finish(self, step: int) -> None:
         """End of the run: judge what can only be judged now, then close the sinks."""
         self.history.finished = True
-        self._judge(step)
         limits = self.history.limits
+        self._judge(step)
         self._to_sinks(lambda sink: sink.close())
         self._sinks.clear()
         if self.history.limits != limits:
@@ -103,10 +111,8 @@ class Watcher:
     def _judge(self, step: int) -> None:
         before = dict(self._findings)
         explained: set[int] = set()
-        for rule in tuple(self._rules):
-            verdict = self._evaluate(rule)
-            if verdict is not None:
-                explained |= self._apply(rule, verdict, frozenset(explained), step)
+        for rule in self._rules:
+            explained |= self._run(rule, frozenset(explained), step)
         changed = [
             finding
             for identity, finding in self._findings.items()
@@ -121,13 +127,15 @@ class Watcher:
             if finding.is_open and (earlier is None or not earlier.is_open):
                 self._notify(finding)
 
-    def _evaluate(self, rule: Rule) -> Verdict | None:
+    def _run(self, rule: Rule, explained: frozenset[int], step: int) -> frozenset[int]:
+        """Rows whose symptoms the rule explains; a rule that fails is off from then on."""
         try:
-            return rule.evaluate(self.history)
+            verdict = rule.evaluate(self.history)
+            return frozenset() if verdict is None else self._apply(rule, verdict, explained, step)
         except Exception as error:  # noqa: BLE001 -- promise 2: a rule's fault never breaks a run
             self._rules = tuple(other for other in self._rules if other is not rule)
             self._fault(f"rule {rule.code} raised {error!r} and is off for this run")
-            return None
+            return frozenset()
 
     def _apply(
         self, rule: Rule, verdict: Verdict, explained: frozenset[int], step: int

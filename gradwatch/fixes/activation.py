@@ -60,8 +60,8 @@ def leaky_relu(layers: Sequence[Layer]) -> Fix:
         kind="activation",
         title="Replace the one-sided activations by a leaky ReLU",
         rationale=(
-            "A dead unit gets no gradient and cannot come back; a slope of 0.2 on the negative side "
-            "lets it learn its way out. "
+            "A dead unit gets no gradient and cannot come back; a slope of 0.2 on the negative "
+            "side lets it learn its way out. "
             "Through many dead layers in a row these slopes multiply: reset the biases there."
         ),
         reference="Maas, Hannun & Ng 2013; Xu et al. 2015",

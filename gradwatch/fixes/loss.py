@@ -27,10 +27,6 @@ _SIGNED = (
 _CLASSES = "F.cross_entropy(logits, targets)  # targets: class indices"
 
 _KERAS = """
-for name in $names:
-    model.get_layer(name).activation = keras.activations.linear
-
-
 def loss(targets, logits):
     return $loss
 
@@ -74,11 +70,8 @@ def loss_on_logits(layers: Sequence[Layer]) -> Fix:
             ),
             "keras": program(
                 keras_code.IMPORTS,
-                filled(
-                    _KERAS,
-                    names=keras_code.activation_owners(layers),
-                    loss=keras_loss,
-                ),
+                keras_code.activations_replaced(layers, "keras.activations.linear"),
+                filled(_KERAS, loss=keras_loss),
             ),
         },
     )

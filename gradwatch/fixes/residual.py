@@ -138,7 +138,7 @@ def _by_hand(layers: Sequence[Layer], scale: str) -> str:
 
 
 def _scale(layers: Sequence[Layer]) -> str:
-    return f"{max(len(layers), 1) ** -0.5:.3g}"
+    return f"{len(layers)}**-0.5" if len(layers) > 1 else "1.0"
 
 
 def _keras(layers: Sequence[Layer]) -> str:

@@ -42,7 +42,10 @@ def main() -> None:
     if totals:
         console.print(total_table(totals))
         console.print(cause_line(results))
-    console.print(f"{len(results)} runs in {time.perf_counter() - started:.0f} s")
+    console.print(
+        f"{len(results)} rows in {time.perf_counter() - started:.0f} s, "
+        f"{time.process_time():.0f} s of them on the processor"
+    )
     if options.json:
         options.json.write_text(json.dumps(as_json(results, totals), indent=1), encoding="utf-8")
 
@@ -148,12 +151,16 @@ def total_table(totals: dict[str, Tally]) -> Table:
 
 
 def cause_line(results: Sequence[Result]) -> str:
-    """How many of the caught name the right cause, and the right layers where the label has any."""
+    """Of the caught: right causes, right layers where the label has any, open at the end."""
     caught = [result for result in scored(results) if result.catches]
     located = [result for result in caught if result.case.layers]
     causes = sum(result.right_cause for result in caught)
     layers = sum(result.right_layers for result in located)
-    return f"right cause {causes} of {len(caught)}, right layers {layers} of {len(located)}"
+    at_end = sum(result.caught_at_end for result in caught)
+    return (
+        f"right cause {causes} of {len(caught)}, right layers {layers} of {len(located)}, "
+        f"still open at the end {at_end} of {len(caught)}"
+    )
 
 
 def as_json(results: Sequence[Result], totals: dict[str, Tally]) -> dict[str, object]:

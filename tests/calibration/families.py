@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
@@ -20,9 +21,9 @@ from .setups import (
     adam,
     binary_cross_entropy,
     cross_entropy,
+    mean_squared_error,
     on_task,
     sgd,
-    squared_error_of_sigmoids,
 )
 from .structured import LoraLinear, LoraMlp, Recurrent
 from .tasks import CLASSES, Task, digits, recall, sequences
@@ -127,19 +128,25 @@ def half_precision_mlp(seed: int, *, scaled: bool) -> Setup:
 
 
 def confident_mlp(seed: int, *, squared_error: bool) -> Setup:
-    """Ten independent outputs whose biases of 10 make the net confident before it has learned."""
+    """Ten independent outputs whose biases of 10 make the net confident before it has learned.
+
+    With `squared_error` the net ends in a sigmoid, without in logits for binary cross-entropy.
+    """
     torch.manual_seed(seed)
-    model = Mlp(hidden=1)
-    initialise([layer for layer in model.hidden if isinstance(layer, nn.Linear)], he)
-    initialise([model.head], lecun, bias=10.0)
+    hidden, head = nn.Linear(64, 64), nn.Linear(64, CLASSES)
+    initialise([hidden], he)
+    initialise([head], lecun, bias=10.0)
+    layers = OrderedDict[str, nn.Module](hidden=hidden, relu=nn.ReLU(), head=head)
+    if squared_error:
+        layers["sigmoid"] = nn.Sigmoid()
     rate = 1.0 / CLASSES
     entropy = -rate * math.log(rate) - (1.0 - rate) * math.log(1.0 - rate)
     return on_task(
-        model,
+        nn.Sequential(layers),
         digits(),
         seed,
         optimizer=sgd(0.5, momentum=0.0),
-        loss_fn=squared_error_of_sigmoids if squared_error else binary_cross_entropy,
+        loss_fn=mean_squared_error if squared_error else binary_cross_entropy,
         chance_loss=rate * (1.0 - rate) if squared_error else entropy,
     )
 
@@ -191,7 +198,8 @@ def converged_mlp(seed: int, *, steps_before: int = 1200) -> Setup:
     def learn() -> None:
         for step in range(steps_before):
             setup.optimizer.zero_grad()
-            setup.loss_fn(setup.model, earlier(step)).backward()  # type: ignore[no-untyped-call]
+            loss = setup.loss_fn(setup.model, earlier(step))
+            loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it unannotated
             setup.optimizer.step()
 
     return replace(setup, before_watch=learn)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -15,10 +15,8 @@ def identity(x: Tensor) -> Tensor:
     return x
 
 
-def one_per_layer(
-    activation: Activation, depth: int
-) -> nn.ModuleList | list[Callable[[Tensor], Tensor]]:
-    """Registered modules for a module class, nothing to register for a function."""
+def one_per_layer(activation: Activation, depth: int) -> Iterable[Callable[[Tensor], Tensor]]:
+    """A ModuleList for a module class, a plain list for a function."""
     if isinstance(activation, type):
         return nn.ModuleList(activation() for _ in range(depth))
     return [activation] * depth

@@ -12,8 +12,6 @@ from .training import Run, WatchFactory, train
 
 COUNTERFACTUAL_GAIN = 0.3
 """Least P(fixed) - P(sick) that proves a sick label, in units of the chance loss."""
-STANDING_SAMPLES = 3
-"""Samples that a resolved finding must have been open for, to count as a catch."""
 
 
 @dataclass(frozen=True)
@@ -46,12 +44,13 @@ class Result:
 
     @property
     def catches(self) -> tuple[Finding, ...]:
-        """Alarms with an accepted code that lasted."""
-        return tuple(
-            finding
-            for finding in self.alarms
-            if finding.code in self.case.codes and self._lasted(finding)
-        )
+        """Alarms with an accepted code, which like false ones need only have been open once."""
+        return tuple(finding for finding in self.alarms if finding.code in self.case.codes)
+
+    @property
+    def caught_at_end(self) -> bool:
+        """Whether a catch is still open at the end of the run."""
+        return any(finding.is_open for finding in self.catches)
 
     @property
     def right_cause(self) -> bool:
@@ -74,13 +73,6 @@ class Result:
         if not self.right_cause:
             return "caught, wrong cause"
         return "caught" if self.right_layers else "caught, other layers"
-
-    def _lasted(self, finding: Finding) -> bool:
-        end = finding.resolved_step
-        if end is None:
-            return True
-        open_for = sum(finding.step <= snapshot.step < end for snapshot in self.run.history)
-        return open_for >= STANDING_SAMPLES
 
 
 @dataclass(frozen=True)
@@ -124,5 +116,5 @@ def tally(results: Iterable[Result], flags: Callable[[Result], bool]) -> Tally:
 
 
 def flagged_by_gradwatch(result: Result) -> bool:
-    """A lasting finding with an accepted code on a sick run, any alarm on a healthy one."""
+    """An alarm with an accepted code on a sick run, any alarm on a healthy one."""
     return bool(result.catches if result.case.sick else result.alarms)

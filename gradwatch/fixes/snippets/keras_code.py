@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from gradwatch.fixes.snippets.family import Family, family_of, gates_of, spatial_dimensions
 from gradwatch.fixes.snippets.scheme import Scheme, scheme_of
-from gradwatch.fixes.snippets.text import comment, filled, layer_names, literal
+from gradwatch.fixes.snippets.text import comment, filled, layer_names, literal, quoted
 from gradwatch.layer import Layer
 
 IMPORTS = "import keras"
@@ -149,13 +149,11 @@ def activations_replaced(layers: Sequence[Layer], activation: str) -> str:
         layers: Each with an activation.
         activation: Expression for the new function, for example `keras.activations.relu`.
     """
-    owners = activation_owners(layers)
-    return filled(_ACTIVATIONS, names=owners, activation=activation) if layers else ""
-
-
-def activation_owners(layers: Iterable[Layer]) -> str:
-    """Expression for the names of the layers that apply the activations."""
-    return literal(layer.activation_module or layer.name for layer in layers)
+    if not layers:
+        return ""
+    note = comment(f"The activations after {quoted(layer_names(layers))}:")
+    owners = literal(layer.activation_module or layer.name for layer in layers)
+    return f"{note}\n{filled(_ACTIVATIONS, names=owners, activation=activation)}"
 
 
 def definition(layers: Sequence[Layer], arguments: Mapping[str, str]) -> str:

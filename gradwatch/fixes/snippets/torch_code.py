@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 
 from gradwatch.fixes.snippets.family import Family, family_of, gates_of
 from gradwatch.fixes.snippets.scheme import Scheme, scheme_of
-from gradwatch.fixes.snippets.text import comment, filled, layer_names, literal
+from gradwatch.fixes.snippets.text import comment, filled, layer_names, literal, quoted
 from gradwatch.layer import Layer
 
 IMPORTS = "from torch import nn"
@@ -186,7 +186,11 @@ def activations_replaced(layers: Sequence[Layer], *, module: str, call: str) -> 
         module: Expression for the new module, for example `nn.ReLU()`.
         call: The new function, for example `F.relu(...)`.
     """
-    modules = [layer.activation_module for layer in layers if layer.activation_module is not None]
+    modules = {
+        layer.name: layer.activation_module
+        for layer in layers
+        if layer.activation_module is not None
+    }
     calls: dict[str, list[str]] = {}
     for layer in layers:
         if layer.activation_module is None:
@@ -195,7 +199,9 @@ def activations_replaced(layers: Sequence[Layer], *, module: str, call: str) -> 
         comment(f"In forward: {call} instead of {old} after {', '.join(map(repr, names))}.")
         for old, names in calls.items()
     ]
-    return "\n".join(filter(None, (*notes, replaced(modules, module))))
+    if modules:
+        notes.append(comment(f"The activations after {quoted(tuple(modules))}:"))
+    return "\n".join([*notes, replaced(list(modules.values()), module)])
 
 
 def spelled(activation: str | None) -> str:
