@@ -41,17 +41,17 @@ ALL_RULES: tuple[Rule, ...] = (
 """Every rule with its default thresholds, by code."""
 
 PRECEDENCE: tuple[str, ...] = (
-    "GW301",
-    "GW302",
     "GW103",
     "GW402",
     "GW201",
+    "GW301",
+    "GW302",
     "GW202",
     "GW401",
     "GW102",
     "GW101",
-    "GW203",
     "GW204",
+    "GW203",
     "GW501",
     "GW901",
     "GW902",
