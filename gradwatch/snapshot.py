@@ -253,13 +253,15 @@ class Snapshot:
     def output_elasticity(self) -> FloatArray:
         r"""Relative change of the loss per relative change of a layer's output, shape (layers,).
 
-        $\lVert \Delta \rVert \lVert y \rVert / |L|$: unlike `elasticity` it does not vanish where
-        the gradients of the examples cancel, as they do at a minimum.
+        $\lVert \Delta \rVert \max(\lVert y \rVert, \sqrt{n}) / |L|$ with n values in y: unlike
+        `elasticity` it does not vanish where the gradients of the examples cancel, as they do at a
+        minimum, nor where the outputs are still small.
         """
         size = abs(self.loss) if self.loss != 0 else float("nan")
         with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
             root_count = self.output_grad_norm.astype(np.float64) / self.output_grad_rms
-            product = self.output_grad_norm * self.output_rms * root_count / size
+            size_of_output = root_count * np.maximum(self.output_rms, 1.0)
+            product = self.output_grad_norm * size_of_output / size
             return product.astype(np.float32)
 
     @cached_property
@@ -294,6 +296,10 @@ class Snapshot:
 
     def packed(self) -> FloatArray:
         """All statistics in the order of `STATISTICS`, shape (statistics, layers), float32."""
+        return self._packed
+
+    @cached_property
+    def _packed(self) -> FloatArray:
         return np.stack([getattr(self, statistic.name) for statistic in STATISTICS])
 
     @classmethod

@@ -171,8 +171,8 @@ class Watcher:
             layers=names,
             cause=diagnosis.cause,
             message=diagnosis.message.replace("{layers}", listed(names)),
-            evidence=diagnosis.evidence,
-            fixes=diagnosis.fixes,
+            evidence={name: float(figure) for name, figure in diagnosis.evidence.items()},
+            fixes=tuple(diagnosis.fixes),
         )
 
     def _notify(self, finding: Finding) -> None:

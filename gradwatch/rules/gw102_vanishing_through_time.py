@@ -70,7 +70,7 @@ class VanishingThroughTime(Rule):
     )
 
     def check(self, window: Window) -> Iterable[Diagnosis]:
-        decay = window.median(lambda snapshot: snapshot.time_decay_log10)
+        decay = window.typical.time_decay_log10
         rows = tuple(int(row) for row in np.flatnonzero(decay < self.decay))
         if not rows:
             return
@@ -96,8 +96,7 @@ class VanishingThroughTime(Rule):
         gated = all(layer.is_gated for layer in layers)
         if gated and window.step - window.history.first_step < self.patience:
             return "notice"
-        falling = window.loss < self.learning * window.history.first_loss
-        return "notice" if falling else "error"
+        return "notice" if window.loss_ratio < self.learning else "error"
 
 
 def _fixes(layers: list[Layer]) -> tuple[Fix, ...]:

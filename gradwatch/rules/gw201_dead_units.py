@@ -15,6 +15,8 @@ A unit whose slope is zero for all data gets no gradient, so it never comes back
 
 The share of units with $|f'| < 0.05 \max f'$ for the whole batch, of one-sided activations (ReLU,
 ReLU6, GELU, SiLU, ELU and the like); median over five samples, in two windows in a row.
+A whole layer is an error. Part of one is a warning, but a notice while the loss falls, and in the
+first 100 steps if the signal still flows ($B > -1.5$): the units that are left may do.
 Units that die where the backward signal had vanished before (GW101) are that finding's consequence.
 
 ## Example
@@ -45,14 +47,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from gradwatch import flow
-from gradwatch.finding import Fix
+from gradwatch.finding import Fix, Severity
 from gradwatch.fixes.activation import leaky_relu
 from gradwatch.fixes.initialisation import matching_initialisation, zero_bias
 from gradwatch.fixes.learning_rate import lower_learning_rate, warm_up
 from gradwatch.fixes.normalisation import insert_normalisation
 from gradwatch.history import Window
 from gradwatch.layer import Layer
-from gradwatch.rules.base import Diagnosis, Rule, began_vanishing, threshold
+from gradwatch.rules.base import Diagnosis, Rule, began_vanishing, is_nonfinite, threshold
 
 
 @dataclass(frozen=True)
@@ -67,12 +69,17 @@ class DeadUnits(Rule):
         0.5, unit="1", source="calibration: dead share below which a layer began alive"
     )
     depth: float = threshold(-3.5, unit="log10", source="calibration, as GW101")
+    flowing: float = threshold(
+        -1.5, unit="log10", source="calibration: B of nets that learn around a half-dead layer"
+    )
+    patience: float = threshold(100, unit="steps", source="calibration, as GW102")
+    learning: float = threshold(0.8, unit="1", source="calibration, as GW102")
     whole: float = threshold(0.99, unit="1", source="definition: no unit is left")
 
     def check(self, window: Window) -> Iterable[Diagnosis]:
-        dead = window.median(lambda snapshot: snapshot.dead_fraction)
+        dead = window.typical.dead_fraction
         rows = tuple(int(row) for row in np.flatnonzero(dead > self.dead))
-        if not rows:
+        if not rows or is_nonfinite(window.snapshots[-1]):
             return
         began = self._began_dead(window, rows)
         from_start = began > self.alive_at_first
@@ -83,7 +90,7 @@ class DeadUnits(Rule):
         yield Diagnosis(
             cause="weights" if from_start else "learning rate",
             rows=rows,
-            severity="error" if worst > self.whole else "warning",
+            severity=self._severity(window, worst),
             message=(
                 f"Up to {worst:.0%} of the units of {{layers}} are dead for the whole batch; "
                 + ("they were from the start." if from_start else "at first they were alive.")
@@ -96,6 +103,15 @@ class DeadUnits(Rule):
             fixes=_fixes(layers, from_start=from_start),
             covers=flow.upstream(window.layers, rows) | flow.downstream(window.layers, rows),
         )
+
+    def _severity(self, window: Window, worst: float) -> Severity:
+        """error for a whole layer; a part of one is a notice while the net may still learn."""
+        if worst > self.whole:
+            return "error"
+        young = window.step - window.history.first_step < self.patience
+        flows = window.typical.backward_depth > self.flowing
+        learns = window.loss_ratio < self.learning
+        return "notice" if learns or (young and flows) else "warning"
 
     def _began_dead(self, window: Window, rows: tuple[int, ...]) -> float:
         """Largest dead share of the rows in the first sample, NaN where they were not observed."""

@@ -15,7 +15,8 @@ that hardly move. The signal need not vanish for that: large weights can make up
 The share of values with $|f'| < 0.05 \max f'$ of bounded activations (sigmoid, tanh, hard variants)
 that another layer reads; median over five samples, in two windows in a row. Gates, whose result is
 multiplied into another branch, are not counted. Layers that saturate where the backward signal had
-vanished before (GW101) are that finding's consequence. Inputs count as large from an rms of 10 on.
+vanished before (GW101) are that finding's consequence; those that saturate while the loss falls have
+learned to. Inputs count as large from an rms of 10 on.
 
 ## Example
 
@@ -59,18 +60,19 @@ class SaturatedActivation(Rule):
 
     saturation: float = threshold(0.5, unit="1", source="calibration; Glorot & Bengio 2010")
     depth: float = threshold(-3.5, unit="log10", source="calibration, as GW101")
+    learning: float = threshold(0.8, unit="1", source="calibration, as GW102")
     large_input: float = threshold(10.0, unit="x", source="calibration; LeCun et al. 1998")
 
     def check(self, window: Window) -> Iterable[Diagnosis]:
         layers = window.layers
-        saturation = window.median(lambda snapshot: snapshot.saturation_fraction)
+        saturation = window.typical.saturation_fraction
         hidden = [bool(fed) for fed in flow.consumers(layers)]
         rows = tuple(int(row) for row in np.flatnonzero((saturation > self.saturation) & hidden))
-        if not rows or (began_vanishing(window, self.depth) and not self._began(window, rows)):
+        if not rows or (not self._began(window, rows) and self._is_consequence(window)):
             return
         sources = flow.upstream(layers, rows)
         first = [row for row in flow.input_rows(layers) if row in sources]
-        inputs = window.median(lambda snapshot: snapshot.input_rms)[first]
+        inputs = window.typical.input_rms[first]
         largest = float(np.nan_to_num(inputs, nan=0.0).max(initial=0.0))
         by_inputs = largest > self.large_input
         guilty = [layers[row] for row in rows]
@@ -102,10 +104,14 @@ class SaturatedActivation(Rule):
             covers=flow.upstream(layers, rows) | flow.downstream(layers, rows),
         )
 
+    def _is_consequence(self, window: Window) -> bool:
+        """Whether saturation that came in training is no cause: of vanishing, or of learning."""
+        return began_vanishing(window, self.depth) or window.loss_ratio < self.learning
+
     def _began(self, window: Window, rows: tuple[int, ...]) -> bool:
         """Whether one of the rows was saturated in the run's first window already."""
         early = window.history.early
         if early is None:
             return False
-        known = early.median(lambda snapshot: snapshot.saturation_fraction)
+        known = early.typical.saturation_fraction
         return any(known[row] > self.saturation for row in rows if row < len(known))

@@ -62,7 +62,7 @@ class SaturatedOutput(Rule):
 
     def check(self, window: Window) -> Iterable[Diagnosis]:
         layers = window.layers
-        saturation = window.median(lambda snapshot: snapshot.saturation_fraction)
+        saturation = window.typical.saturation_fraction
         elasticity = window.median(lambda snapshot: snapshot.output_elasticity)
         last = [
             layer.weighted and not fed

@@ -59,7 +59,7 @@ class UnscaledInput(Rule):
 
     def check(self, window: Window) -> Iterable[Diagnosis]:
         layers = window.layers
-        rms = window.median(lambda snapshot: snapshot.input_rms)
+        rms = window.typical.input_rms
         outside = (rms < self.smallest) | (rms > self.largest)
         judged = [row for row in flow.input_rows(layers) if not _is_normalised(layers, row)]
         rows = tuple(row for row in judged if outside[row] and rms[row] > 0)

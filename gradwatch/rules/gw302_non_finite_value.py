@@ -71,7 +71,7 @@ class NonFiniteValue(Rule):
 
     half: float = threshold(-10.0, unit="log10", source="IEEE 754, as GW103")
     large_update: float = threshold(
-        0.1, unit="1", source="calibration: healthy nets move a layer by less than a tenth a step"
+        0.3, unit="1", source="calibration: healthy nets move a layer by less than a tenth a step"
     )
 
     def check(self, window: Window) -> Iterable[Diagnosis]:
@@ -102,12 +102,14 @@ class NonFiniteValue(Rule):
         first = list(flow.input_rows(onset.layers))
         if np.isinf(onset.input_rms[first]).any():
             return "inputs"
+        if history.largest_update_ratio > self.large_update:
+            return "learning rate"
         outputs = onset.output_rms[~np.isnan(onset.output_rms)]
         if np.isinf(onset.loss) and onset.has_signals and np.isfinite(outputs).all():
             return "loss"
         if (onset.tiny_log10 > self.half).any():
             return "precision"
-        return "learning rate" if history.largest_update_ratio > self.large_update else "weights"
+        return "weights"
 
 
 def _onset(history: History) -> tuple[Snapshot, Snapshot | None]:

@@ -67,7 +67,7 @@ class DetachedParameter(Rule):
         rows = tuple(int(row) for row in np.flatnonzero(missing))
         if not rows:
             return
-        signal = window.median(lambda snapshot: snapshot.output_grad_norm)[list(rows)]
+        signal = window.typical.output_grad_norm[list(rows)]
         reached = bool((signal == 0).any())
         yield Diagnosis(
             cause="wiring",

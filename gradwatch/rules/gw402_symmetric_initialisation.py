@@ -67,7 +67,7 @@ class SymmetricInitialisation(Rule):
         if not rows:
             return
         layers = window.layers
-        zero = bool((window.median(lambda snapshot: snapshot.weight_norm)[list(rows)] == 0).all())
+        zero = bool((window.typical.weight_norm[list(rows)] == 0).all())
         yield Diagnosis(
             cause="weights",
             rows=rows,

@@ -12,9 +12,10 @@ At 1e-5 a step a layer needs ten thousand steps in one direction to change by a 
 ## How it is measured
 
 The update ratio $u = \lVert \Delta W \rVert / \lVert W \rVert$, weight decay left out, measured
-across the optimizer step. The rule fires if its largest value in the whole run and the median over
-layers are below 1e-5, and the largest elasticity is below $10^{1.5}$ (a loss so steep that such a
-step still matters is left alone). Medians over five samples, in two windows in a row. A learning
+across the optimizer step. The rule fires if its median over layers is below 1e-5 and its
+largest value in the whole run below 3e-5, although there is something to learn: the gradient is
+more than a thousandth of the weights, or the largest elasticity above 1. An elasticity above
+$10^{1.5}$ (a loss so steep that such a step still matters) is left alone. Medians over five samples, in two windows in a row. A learning
 rate that decays to zero at the end of a schedule is not meant.
 
 ## Example
@@ -39,6 +40,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from operator import attrgetter
 
 import numpy as np
 
@@ -57,21 +59,30 @@ class StalledUpdate(Rule):
     needs = "parameters"
 
     update: float = threshold(1e-5, unit="1", source="calibration")
+    ever: float = threshold(
+        3e-5, unit="1", source="calibration: the largest of all layers lies above their median"
+    )
+    relative: float = threshold(
+        1e-3, unit="1", source="calibration: below, nothing is to be learned"
+    )
+    learnable: float = threshold(1.0, unit="1", source="calibration: 1 to 30 on healthy nets")
     steep: float = threshold(10**1.5, unit="1", source="calibration: 1 to 30 on healthy nets")
 
     def check(self, window: Window) -> Iterable[Diagnosis]:
         trained = window.always(State.TRAINED)
-        if not trained.any() or not window.history.largest_update_ratio < self.update:
+        if not trained.any() or not window.history.largest_update_ratio < self.ever:
             return
-        update = float(np.median(window.median(lambda snapshot: snapshot.update_ratio)[trained]))
-        elasticity = window.median(lambda snapshot: snapshot.elasticity)[trained]
+        update = float(np.median(window.typical.update_ratio[trained]))
+        elasticity = window.median(attrgetter("elasticity"))[trained]
         largest = float(np.nan_to_num(elasticity, nan=0.0).max())
+        relative = float(np.nanmedian(window.median(attrgetter("relative_grad"))[trained]))
         if not update < self.update or largest > self.steep:
+            return
+        if not (relative > self.relative or largest > self.learnable):
             return
         rows = tuple(int(row) for row in np.flatnonzero(trained))
         layers = [window.layers[row] for row in rows]
         factor = float(10.0 ** np.clip(np.ceil(np.log10(1e-3 / max(update, 1e-12))), 1, 6))
-        gradient = window.median(lambda snapshot: snapshot.relative_grad)[trained]
         yield Diagnosis(
             cause="learning rate",
             rows=rows,
@@ -83,7 +94,8 @@ class StalledUpdate(Rule):
             evidence={
                 "update_ratio": update,
                 "update_ratio_threshold": self.update,
-                "relative_grad": float(np.nanmedian(gradient)),
+                "relative_grad": relative,
+                "relative_grad_threshold": self.relative,
                 "elasticity": largest,
             },
             fixes=(raise_learning_rate(layers, factor=factor), warm_up(layers)),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,7 +18,13 @@ EXACT_ELEMENTS = 65_536
 """Up to here a norm is summed in float64; beyond, in float32, beside a float64 sample."""
 
 SAMPLE_ELEMENTS = 4_096
-"""Elements of a strided sample of a large tensor: at most 1.5 % error of an update ratio."""
+"""Elements of a strided sample of a large tensor: about 1 % error of an update ratio."""
+
+_SAFE_RMS = 1e-17
+"""Below it, squares lose digits in float32 (smallest normal number 1.2e-38)."""
+
+_SAFE_NORM = 1e18
+"""Above it, a sum of squares may overflow in float32 (largest number 3.4e38)."""
 
 
 class Key(NamedTuple):
@@ -36,10 +43,12 @@ class Key(NamedTuple):
 
 class _Entry(NamedTuple):
     key: Key
+    device: torch.device
     start: int
     length: int
-    fallback: int
-    scale: float
+    fallback: int = -1
+    count: int = 0
+    sampled: int = 0
 
 
 class Reading:
@@ -51,50 +60,62 @@ class Reading:
     def __init__(self) -> None:
         self._parts: dict[torch.device, list[Tensor]] = {}
         self._lengths: dict[torch.device, int] = {}
-        self._entries: list[tuple[torch.device, _Entry]] = []
+        self._entries: list[_Entry] = []
         self._sent: dict[torch.device, tuple[Tensor, Any | None]] = {}
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether nothing was taken yet."""
-        return not self._entries
 
     def add(self, key: Key, figures: Tensor) -> None:
         """Take figures of shape () or (n,)."""
         start, length = self._put(figures)
-        self._entries.append((figures.device, _Entry(key, start, length, -1, 1.0)))
+        self._entries.append(_Entry(key, figures.device, start, length))
 
     def add_norm(self, key: Key, values: Tensor) -> None:
         """Take the L2 norm of a tensor of any shape and floating or complex type.
 
-        In float32 the squares of values below 1e-23 vanish and those above 1e19 overflow, so the
-        norm of a large tensor has a float64 sample beside it, which replaces a norm of 0 or inf.
+        In float32 the squares of values below 1e-17 lose digits and vanish, and those above 1e19
+        overflow, so the norm of a large tensor has a float64 sample beside it for these cases.
         """
-        values = _real(values.detach())
+        values = plain(values)
         if values.numel() <= EXACT_ELEMENTS or values.dtype == torch.float64:
             self.add(key, torch.linalg.vector_norm(values, dtype=widest(values)))
             return
-        norm = torch.linalg.vector_norm(values, dtype=torch.float32)
         sample = strided_sample(values)
-        start, _ = self._put(norm)
+        start, _ = self._put(torch.linalg.vector_norm(values, dtype=torch.float32))
         fallback, _ = self._put(torch.linalg.vector_norm(sample, dtype=widest(sample)))
-        scale = math.sqrt(values.numel() / sample.numel())
-        self._entries.append((values.device, _Entry(key, start, 1, fallback, scale)))
+        entry = _Entry(key, values.device, start, 1, fallback, values.numel(), sample.numel())
+        self._entries.append(entry)
 
     def add_norms(self, keys: Iterable[Key], tensors: Iterable[Tensor]) -> None:
         """Take the L2 norms of many tensors, small ones in one batched call a type and device."""
-        small: dict[tuple[torch.device, torch.dtype], list[tuple[Key, Tensor]]] = {}
+        small: dict[tuple[torch.device, torch.dtype], tuple[list[Key], list[Tensor]]] = {}
         for key, tensor in zip(keys, tensors, strict=True):
-            values = _real(tensor.detach())
+            values = plain(tensor)
             if 0 < values.numel() <= EXACT_ELEMENTS:
-                small.setdefault((values.device, values.dtype), []).append((key, values))
+                group = small.setdefault((values.device, values.dtype), ([], []))
+                group[0].append(key)
+                group[1].append(values)
             else:
                 self.add_norm(key, values)
-        for group in small.values():
-            members = [values for _, values in group]
-            norms = torch._foreach_norm(members, 2, widest(members[0]))
-            for (key, _), norm in zip(group, norms, strict=True):
-                self.add(key, norm)
+        for members, group_values in small.values():
+            self.add_small_norms(members, group_values)
+
+    def add_small_norms(self, keys: Sequence[Key], tensors: Sequence[Tensor]) -> None:
+        """Take the L2 norms of tensors of one device and real type, none of them empty."""
+        norms = torch.stack(torch._foreach_norm(tensors, 2, widest(tensors[0])))
+        start, _ = self._put(norms)
+        self._entries += [
+            _Entry(key, norms.device, start + offset, 1) for offset, key in enumerate(keys)
+        ]
+
+    def take(self, other: Reading) -> None:
+        """Take over every figure of a reading that was not sent."""
+        starts = {device: self._lengths.get(device, 0) for device in other._lengths}
+        for device, parts in other._parts.items():
+            self._parts.setdefault(device, []).extend(parts)
+            self._lengths[device] = starts[device] + other._lengths[device]
+        for entry in other._entries:
+            shift = starts[entry.device]
+            fallback = entry.fallback + shift if entry.fallback >= 0 else -1
+            self._entries.append(entry._replace(start=entry.start + shift, fallback=fallback))
 
     def send(self) -> None:
         """Start the copy of everything to the host; no figure may be added after it."""
@@ -125,7 +146,7 @@ class Reading:
         vectors = {
             device: buffer.numpy().astype(np.float64) for device, (buffer, _) in self._sent.items()
         }
-        return {entry.key: _figure(vectors[device], entry) for device, entry in self._entries}
+        return {entry.key: _figure(vectors[entry.device], entry) for entry in self._entries}
 
     def _put(self, figures: Tensor) -> tuple[int, int]:
         device = figures.device
@@ -136,31 +157,51 @@ class Reading:
         return start, length
 
 
+def plain(values: Tensor) -> Tensor:
+    """The tensor as real numbers that can be summed, apart from autograd.
+
+    Of a sharded tensor it is this rank's shard, of a complex one its two parts.
+    """
+    values = values.detach()
+    if hasattr(values, "to_local"):
+        values = values.to_local()
+    if values.is_complex():
+        return torch.view_as_real(values.resolve_conj())
+    return values.float() if values.element_size() == 1 else values
+
+
 def widest(values: Tensor) -> torch.dtype:
     """The widest floating type that the tensor's device can sum in."""
     return torch.float32 if values.device.type == "mps" else torch.float64
 
 
 def strided_sample(values: Tensor) -> Tensor:
-    """At most about 4,096 elements at an odd stride, shape (n,): a view where memory allows one.
+    """At most about 4,096 elements of a tensor, shape (n,): a view where its memory is dense.
 
-    The odd stride keeps the sample from running down a single column of a matrix.
+    The elements are taken in the order of the memory, at a stride that shares no factor with the
+    sizes, so the sample never runs down a single column.
     """
+    if values.ndim > 1 and not values.is_contiguous():
+        values = values.permute(sorted(range(values.ndim), key=lambda axis: -values.stride(axis)))
     if values.numel() <= SAMPLE_ELEMENTS:
         return values.reshape(-1)
-    stride = (values.numel() // SAMPLE_ELEMENTS) | 1
-    return values.reshape(-1)[::stride]
+    return values.reshape(-1)[:: _stride(values.numel())]
 
 
-def _real(values: Tensor) -> Tensor:
-    if values.is_complex():
-        return torch.view_as_real(values)
-    return values
+@lru_cache(maxsize=4096)
+def _stride(count: int) -> int:
+    """The smallest stride that gives at most 4,096 samples and is coprime to the count."""
+    stride = math.ceil(count / SAMPLE_ELEMENTS)
+    while math.gcd(stride, count) > 1:
+        stride += 1
+    return stride
 
 
 def _figure(vector: NDArray[np.float64], entry: _Entry) -> NDArray[np.float64]:
     figures = vector[entry.start : entry.start + entry.length]
-    sampled = vector[entry.fallback] * entry.scale if entry.fallback >= 0 else 0.0
-    if entry.fallback >= 0 and figures[0] in (0.0, np.inf) and 0 < sampled < np.inf:
-        return np.asarray([sampled])
-    return figures
+    if entry.fallback < 0:
+        return figures
+    sampled = vector[entry.fallback] * math.sqrt(entry.count / entry.sampled)
+    overflowed = np.isinf(figures[0]) and _SAFE_NORM < sampled < np.inf
+    underflowed = figures[0] < _SAFE_RMS * math.sqrt(entry.count) and figures[0] < sampled
+    return np.asarray([sampled]) if overflowed or underflowed else figures
