@@ -100,7 +100,7 @@ class VanishingGradient(Rule):
         depth = _depth(window)
         if not depth < self.depth:
             return
-        path = flow.worst_path(window.typical)
+        path = _path(window)
         if path is None:
             return
         layers = window.layers
@@ -151,6 +151,13 @@ class VanishingGradient(Rule):
 def _depth(window: Window) -> float:
     """Median B; NaN where the signal is exactly zero, which says nothing of its depth."""
     return window.median_of(lambda snapshot: snapshot.backward_depth)
+
+
+def _path(window: Window) -> flow.Path | None:
+    """The worst path of the medians; of the newest sample with one where their signal is zero."""
+    candidates = (window.typical, *reversed(window.snapshots))
+    paths = (flow.worst_path(snapshot) for snapshot in candidates)
+    return next((path for path in paths if path is not None), None)
 
 
 def _fixes(cause: str, layers: list[Layer]) -> tuple[Fix, ...]:

@@ -15,6 +15,9 @@ from gradwatch.layer import BOUNDED
 from gradwatch.torch.activations import activation_of
 from gradwatch.torch.internals import LEAF_NODE
 
+_HIDES_A_GRAPH = "CheckpointFunctionBackward"
+"""A reentrant checkpoint: the graph inside it comes into being in the backward pass."""
+
 _RESHAPING = ("View", "Unsqueeze", "Expand", "Reshape", "Permute", "Transpose", "Squeeze")
 
 
@@ -148,7 +151,7 @@ class GraphWalk:
             return
         known_owner = self._owner_of.get(node, -1)
         if known_owner >= 0:
-            self._claim(onward.pending, known_owner, trace)
+            self._arrive(onward, known_owner, trace)
             return
         flow = flows.get(node)
         if flow is None:
@@ -172,11 +175,11 @@ class GraphWalk:
         self._owner_of[node] = owner
         if name is not None and is_new and not is_gate and not self._is_opaque(owner):
             pending = (*pending, self._activation(node, name, span, owner))
+        if type(node).__name__ == _HIDES_A_GRAPH:
+            return _Flow()
         if owner < 0:
             return _Flow(flow.spans, pending, gates)
-        self._claim(pending, owner, trace)
-        for consumer in _bits(flow.spans & ~(1 << owner)):
-            trace.edges.add((owner, consumer))
+        self._arrive(_Flow(flow.spans, pending), owner, trace)
         return _Flow(1 << owner, (), gates)
 
     def _is_opaque(self, owner: int) -> bool:
@@ -194,8 +197,11 @@ class GraphWalk:
             readable=readable,
         )
 
-    def _claim(self, pending: tuple[Activation, ...], owner: int, trace: Trace) -> None:
-        for position, activation in enumerate(reversed(pending)):
+    def _arrive(self, flow: _Flow, owner: int, trace: Trace) -> None:
+        """What reaches a layer: spans that it feeds, and activations that are its own."""
+        for consumer in _bits(flow.spans & ~(1 << owner)):
+            trace.edges.add((owner, consumer))
+        for position, activation in enumerate(reversed(flow.pending)):
             if activation.span < 0:
                 activation.span = owner
                 activation.position = position
