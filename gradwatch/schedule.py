@@ -159,7 +159,7 @@ class Schedule:
         """Count seconds that the newest sample of a kind cost after its step was closed."""
         self._kinds[sample].newest += cost
         self._seconds += cost
-        if self._steps > LAST_EARLY_STEP:
+        if self._kinds[sample].last > LAST_EARLY_STEP:
             self._budgeted_seconds += cost
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from gradwatch.console import ConsoleSink
@@ -18,8 +19,10 @@ def make_sinks(
     verbose: int,
     framework: str,
     schedule: Schedule,
-) -> list[Sink]:
-    """The console, unless silent, and TensorBoard where a directory is given.
+) -> Iterator[Sink]:
+    """TensorBoard where a directory is given, and the console unless silent.
+
+    A sink is opened when it is taken, so that nothing is left open if another argument is wrong.
 
     Args:
         log_dir: Directory of the event files, None for none.
@@ -40,11 +43,9 @@ def make_sinks(
         )
     if not isinstance(name, str | None):
         raise ArgumentError(f'name={name!r} is not a string; pass one such as "generator", or None')
-    sinks: list[Sink] = []
     if log_dir is not None:
         from gradwatch.tensorboard.sink import TensorBoardSink
 
-        sinks.append(TensorBoardSink(log_dir, name, framework=framework))
+        yield TensorBoardSink(log_dir, name, framework=framework)
     if verbose:
-        sinks.append(ConsoleSink(verbose, framework=framework, overhead=lambda: schedule.overhead))
-    return sinks
+        yield ConsoleSink(verbose, framework=framework, overhead=lambda: schedule.overhead)

@@ -58,7 +58,7 @@ def lower_learning_rate(layers: Sequence[Layer], *, factor: float = 0.1) -> Fix:
         raise ArgumentError(f"factor is {factor}; lowering the rate takes one between 0 and 1")
     return Fix(
         kind="learning_rate",
-        title=f"Multiply the learning rate by {factor:.3g}",
+        title=f"Multiply the learning rate by {factor:.6g}",
         rationale=(
             "A step that is large against the weights replaces what they have learned, and can "
             "push units to where they get no gradient any more. "
@@ -83,7 +83,7 @@ def raise_learning_rate(layers: Sequence[Layer], *, factor: float) -> Fix:
         raise ArgumentError(f"factor is {factor}; raising the rate takes a finite one above 1")
     return Fix(
         kind="learning_rate",
-        title=f"Multiply the learning rate by {factor:.3g}",
+        title=f"Multiply the learning rate by {factor:.6g}",
         rationale=(
             "The gradient is large enough to learn from, but each step moves the weights by next "
             "to nothing. Not against a gradient that vanishes on its way: the last layers would "
@@ -120,7 +120,7 @@ def warm_up(layers: Sequence[Layer]) -> Fix:
 
 def _scaled(layers: Sequence[Layer], factor: float) -> dict[str, str]:
     note = comment(f"For {quoted(layer_names(layers))}; one rate for all layers is simplest.")
-    shown = f"{factor:.3g}"
+    shown = f"{factor:.6g}"
     return {
         "torch": program(note, filled(_TORCH, factor=shown)),
         "keras": program(note, filled(_KERAS, factor=shown)),

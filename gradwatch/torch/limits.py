@@ -53,6 +53,17 @@ def limits_of(model: nn.Module, *, signals: bool, compiled: str) -> Limits:
     return Limits(tuple(sentences), not blind)
 
 
+def is_reporting_rank() -> bool:
+    """Whether this process is the one of several that writes to the console and to event files."""
+    return _world_size() == 1 or torch.distributed.get_rank() == 0
+
+
+def _world_size() -> int:
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return torch.distributed.get_world_size()
+    return 1
+
+
 def _blinding(model: nn.Module) -> list[str]:
     reasons = []
     modules = list(model.modules())
@@ -74,12 +85,11 @@ def _distorting(model: nn.Module) -> list[str]:
     sentences = []
     if any(type(parameter).__name__ == "DTensor" for parameter in model.parameters()):
         sentences.append("parameters are sharded: each figure is that of this rank's shard")
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        size = torch.distributed.get_world_size()
-        if size > 1:
-            rank = torch.distributed.get_rank()
-            sentences.append(
-                f"{size} processes train together: signals, and gradients that are not averaged, "
-                f"are those of rank {rank}"
-            )
+    size = _world_size()
+    if size > 1:
+        rank = torch.distributed.get_rank()
+        sentences.append(
+            f"{size} processes train together: signals, and gradients that are not averaged, "
+            f"are those of rank {rank}"
+        )
     return sentences

@@ -47,7 +47,7 @@ class _Entry(NamedTuple):
     start: int
     length: int
     fallback: int = -1
-    count: int = 0
+    elements: int = 0
     sampled: int = 0
 
 
@@ -100,7 +100,7 @@ class Reading:
 
     def add_small_norms(self, keys: Sequence[Key], tensors: Sequence[Tensor]) -> None:
         """Take the L2 norms of tensors of one device and real type, none of them empty."""
-        norms = torch.stack(torch._foreach_norm(tensors, 2, widest(tensors[0])))
+        norms = torch.stack(torch._foreach_norm(list(tensors), 2, widest(tensors[0])))
         start, _ = self._put(norms)
         self._entries += [
             _Entry(key, norms.device, start + offset, 1) for offset, key in enumerate(keys)
@@ -182,7 +182,8 @@ def strided_sample(values: Tensor) -> Tensor:
     sizes, so the sample never runs down a single column.
     """
     if values.ndim > 1 and not values.is_contiguous():
-        values = values.permute(sorted(range(values.ndim), key=lambda axis: -values.stride(axis)))
+        strides = values.stride()
+        values = values.permute(sorted(range(values.ndim), key=lambda axis: -strides[axis]))
     if values.numel() <= SAMPLE_ELEMENTS:
         return values.reshape(-1)
     return values.reshape(-1)[:: _stride(values.numel())]
@@ -201,7 +202,7 @@ def _figure(vector: NDArray[np.float64], entry: _Entry) -> NDArray[np.float64]:
     figures = vector[entry.start : entry.start + entry.length]
     if entry.fallback < 0:
         return figures
-    sampled = vector[entry.fallback] * math.sqrt(entry.count / entry.sampled)
+    sampled = vector[entry.fallback] * math.sqrt(entry.elements / entry.sampled)
     overflowed = np.isinf(figures[0]) and _SAFE_NORM < sampled < np.inf
-    underflowed = figures[0] < _SAFE_RMS * math.sqrt(entry.count) and figures[0] < sampled
+    underflowed = figures[0] < _SAFE_RMS * math.sqrt(entry.elements) and figures[0] < sampled
     return np.asarray([sampled]) if overflowed or underflowed else figures

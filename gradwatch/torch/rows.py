@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import re
 import weakref
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from torch import nn
 from torch.nn import Parameter
@@ -36,17 +38,22 @@ class Row:
     parameter_names: tuple[str, ...]
     inputs: set[int] = field(default_factory=set)
 
-    def parameters(self) -> Iterator[Parameter]:
-        """The parameters as they are now; a lazy one only once it has a shape."""
+    def note(self, **known: Any) -> None:
+        """Change what is known of the layer; the same object stays where nothing is new."""
+        if any(getattr(self.layer, name) != known[name] for name in known):
+            self.layer = replace(self.layer, **known)
+
+    def every_parameter(self) -> Iterator[Parameter]:
+        """All of its parameters as they are now."""
         module = self.module()
-        if module is None:
-            return
-        for name in self.parameter_names:
-            owner_name, _, attribute = name.rpartition(".")
-            owner = module.get_submodule(owner_name) if owner_name else module
-            parameter = owner._parameters.get(attribute)
-            if parameter is not None and not isinstance(parameter, UninitializedParameter):
+        for name in self.parameter_names if module is not None else ():
+            parameter = _parameter(module, name)
+            if parameter is not None:
                 yield parameter
+
+    def parameters(self) -> Iterator[Parameter]:
+        """The parameters that can be read now: no empty one, a lazy one once it has a shape."""
+        return filter(_is_readable, self.every_parameter())
 
 
 @dataclass(frozen=True)
@@ -102,33 +109,33 @@ class Rows:
         return self._row_of.get(module)
 
     def refresh(self) -> None:
-        """Find modules that were added since, and append their rows."""
+        """Find modules and parameters that were added since, and append their rows."""
         model = self._model()
         if model is None:
             return
         prefix = "module." if type(model).__name__ in _MODULE_WRAPPERS else ""
-        owned = {id(parameter) for row in self._rows for parameter in row.parameters()}
-        inside_whole: set[int] = set()
-        fresh: list[tuple[nn.Module, tuple[str, ...]]] = []
+        owned: set[int] = set()
+        inside: set[int] = set()
         for name, module in model.named_modules():
-            if id(module) in inside_whole:
+            if id(module) in inside:
                 continue
-            whole = isinstance(module, _WHOLE) or hasattr(module, "parametrizations")
-            if whole:
-                inside_whole.update(id(below) for below in module.modules())
-            if module in self._known:
-                continue
-            self._known[module] = strip_wrappers(name.removeprefix(prefix))
-            names = tuple(
-                parameter_name
-                for parameter_name, parameter in module.named_parameters(recurse=whole)
-                if id(parameter) not in owned
-            )
-            owned.update(id(module.get_parameter(parameter_name)) for parameter_name in names)
-            if names:
-                fresh.append((module, names))
-        for module, names in fresh:
-            self._append(self._known[module], module, names)
+            inside.update(id(below) for below in _inside(module))
+            if module not in self._known:
+                self._known[module] = strip_wrappers(name.removeprefix(prefix))
+            self._update(module, owned)
+
+    def _update(self, module: nn.Module, owned: set[int]) -> None:
+        """Give the module what it has of parameters that no module before it owns."""
+        names = []
+        for name, parameter in _own_parameters(module):
+            if id(parameter) not in owned:
+                owned.add(id(parameter))
+                names.append(name)
+        row = self._row_of.get(module)
+        if row is not None:
+            self._rows[row].parameter_names = tuple(names)
+        elif names:
+            self._append(self._known[module], module, tuple(names))
 
     def layers(self) -> tuple[Layer, ...]:
         """What is known of every row now; the same object as long as nothing changed."""
@@ -139,20 +146,17 @@ class Rows:
 
     def learn(self, collected: Wiring) -> None:
         """Take order, wiring and activations from a pass."""
-        for depth, row in enumerate(collected.order):
-            self._rows[row].layer = replace(self._rows[row].layer, depth=depth)
-        unseen = [row for row in range(len(self._rows)) if row not in collected.order]
-        for depth, row in enumerate(unseen, start=len(collected.order)):
-            self._rows[row].layer = replace(self._rows[row].layer, depth=depth)
+        seen = set(collected.order)
+        unseen = [row for row in range(len(self._rows)) if row not in seen]
+        for depth, row in enumerate((*collected.order, *unseen)):
+            self._rows[row].note(depth=depth)
         for source, consumer in collected.edges:
             if source == consumer:
-                self._rows[source].layer = replace(self._rows[source].layer, recurrent=True)
+                self._rows[source].note(recurrent=True)
             else:
                 self._rows[consumer].inputs.add(source)
         for row, (activation, module) in collected.activations.items():
-            self._rows[row].layer = replace(
-                self._rows[row].layer, activation=activation, activation_module=module
-            )
+            self._rows[row].note(activation=activation, activation_module=module)
 
     def _append(self, name: str, module: nn.Module, names: tuple[str, ...]) -> None:
         index = len(self._rows)
@@ -162,11 +166,10 @@ class Rows:
             depth=index,
             recurrent=isinstance(module, nn.RNNBase),
         )
-        whole = isinstance(module, _WHOLE) or hasattr(module, "parametrizations")
-        composite = not whole and any(
-            any(True for _ in below.parameters(recurse=False))
+        part = {id(below) for below in (module, *_inside(module))}
+        composite = any(
+            id(below) not in part and any(True for _ in below.parameters(recurse=False))
             for below in module.modules()
-            if below is not module
         )
         self._rows.append(Row(weakref.ref(module), layer, composite, names))
         self._row_of[module] = index
@@ -177,10 +180,51 @@ def strip_wrappers(name: str) -> str:
     return _WRAPPER.sub("", name).rstrip(".")
 
 
+def _inside(module: nn.Module) -> Iterator[nn.Module]:
+    """The modules below it that are part of its row."""
+    if isinstance(module, _WHOLE):
+        yield from (below for below in module.modules() if below is not module)
+    elif (parametrizations := _parametrizations(module)) is not None:
+        yield from parametrizations.modules()
+
+
+def _own_parameters(module: nn.Module) -> Iterator[tuple[str, Parameter]]:
+    """Names relative to the module, and parameters, of all that is part of its row."""
+    if isinstance(module, _WHOLE):
+        yield from module.named_parameters()
+        return
+    yield from module.named_parameters(recurse=False)
+    if (parametrizations := _parametrizations(module)) is not None:
+        yield from parametrizations.named_parameters(prefix="parametrizations")
+
+
+def _parametrizations(module: nn.Module) -> nn.Module | None:
+    parametrizations = getattr(module, "parametrizations", None)
+    return parametrizations if isinstance(parametrizations, nn.Module) else None
+
+
+def _parameter(module: Any, name: str) -> Parameter | None:
+    owner_name, _, attribute = name.rpartition(".")
+    try:
+        owner = module.get_submodule(owner_name)
+    except AttributeError:
+        return None
+    found: Parameter | None = owner._parameters.get(attribute)
+    return found
+
+
+def _is_readable(parameter: Parameter) -> bool:
+    """Whether it has numbers: no lazy, empty, quantised or offloaded parameter."""
+    if isinstance(parameter, UninitializedParameter) or parameter.is_meta:
+        return False
+    is_real = parameter.is_floating_point() or parameter.is_complex()
+    return is_real and parameter.numel() > 0
+
+
 def _kind(module: nn.Module) -> str:
     """Class name of the module; that of the original where it is parametrised."""
     kind = type(module)
-    if hasattr(module, "parametrizations") and kind.__name__.startswith("Parametrized"):
+    if _parametrizations(module) is not None and kind.__name__.startswith("Parametrized"):
         kind = kind.__mro__[1]
     return kind.__name__
 
@@ -192,17 +236,12 @@ def _up_to_date(row: Row) -> Layer:
         return row.layer
     trainable = [parameter for parameter in parameters if parameter.requires_grad]
     count = sum(parameter.numel() for parameter in trainable or parameters)
-    inputs = tuple(sorted(row.inputs))
-    known = row.layer
-    if count != known.parameter_count or inputs != known.inputs:
+    row.note(inputs=tuple(sorted(row.inputs)))
+    kind = _kind(module)  # a lazy module changes its class
+    if count != row.layer.parameter_count or kind != row.layer.kind:
         weighted, fan_in, fan_out = _fans(module, parameters)
-        row.layer = replace(
-            known,
-            parameter_count=count,
-            inputs=inputs,
-            weighted=weighted,
-            fan_in=fan_in,
-            fan_out=fan_out,
+        row.note(
+            kind=kind, parameter_count=count, weighted=weighted, fan_in=fan_in, fan_out=fan_out
         )
     return row.layer
 
@@ -217,7 +256,7 @@ def _fans(module: nn.Module, parameters: list[Parameter]) -> tuple[bool, int, in
     if not matrices or isinstance(module, nn.LayerNorm):
         return False, 1, max(parameter.numel() for parameter in parameters)
     first = matrices[0]
-    receptive = first[0][0].numel()
+    receptive = math.prod(first.shape[2:])
     fan_in, fan_out = first.shape[1] * receptive, first.shape[0] * receptive
     if getattr(module, "transposed", False):
         fan_in, fan_out = fan_out, fan_in

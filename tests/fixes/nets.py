@@ -67,9 +67,13 @@ class Subject:
 
     def run(self, fix: Fix) -> dict[str, Any]:
         """The namespace after the fix's PyTorch snippet."""
-        namespace = self.namespace()
-        exec(compile(fix.snippets["torch"], "snippet", "exec"), namespace)
-        return namespace
+        return run_torch(fix, **self.namespace())
+
+
+def run_torch(fix: Fix, **namespace: Any) -> dict[str, Any]:
+    """The namespace after the fix's PyTorch snippet ran in it."""
+    exec(compile(fix.snippets["torch"], "snippet", "exec"), namespace)
+    return namespace
 
 
 class Recurrents(nn.Module):

@@ -151,7 +151,16 @@ class RuleContract:
 
 
 class WindowedRule(RuleContract):
-    """A rule that waits for two windows of five samples in a row."""
+    """A rule that waits for two windows of five samples in a row.
+
+    Attributes:
+        single_bad_window: Samples, `x` for a sick one, of which just one window is sick: for
+            medians three of five.
+        two_bad_windows: The same with two windows in a row.
+    """
+
+    single_bad_window: ClassVar[str] = "x..xx"
+    two_bad_windows: ClassVar[str] = "xxx"
 
     @pytest.mark.parametrize("samples", [0, 1, 5, 8])
     def test_too_few_samples_are_no_verdict(self, samples):
@@ -163,10 +172,13 @@ class WindowedRule(RuleContract):
         unseen = {**nothing, "states": State.IDLE, "loss": np.nan}
         assert present(self.rule, steady(self.layers, **unseen)) == ()
 
-    def test_a_single_bad_window_does_not_open_it(self):
+    @pytest.mark.parametrize(("pattern", "opens"), [("single", False), ("double", True)])
+    def test_a_single_bad_window_does_not_open_it_and_two_do(self, pattern, opens):
+        bad = self.single_bad_window if pattern == "single" else self.two_bad_windows
+        phases = [(1, self.sick if sample == "x" else self.well) for sample in bad]
         watcher = Watcher(ALL_RULES)
-        seen = self.run(watcher, (12, self.well), (3, self.sick), (9, self.well))
-        assert set(seen) == {None}
+        seen = self.run(watcher, (12, self.well), *phases, (9, self.well))
+        assert any(seen) is opens
 
     def test_one_bad_sample_in_every_window_is_no_finding(self):
         watcher = Watcher(ALL_RULES)
@@ -176,6 +188,13 @@ class WindowedRule(RuleContract):
     def test_skipped_steps_do_not_count(self):
         history = steady(self.layers, skipped=True, **self.sick)
         assert self.rule.evaluate(history) is None
+
+
+class StrictlyWindowedRule(WindowedRule):
+    """A rule to which a window is sick only if each of its samples is."""
+
+    single_bad_window = "xxxxx"
+    two_bad_windows = "xxxxxx"
 
 
 class ScaleFree:

@@ -127,7 +127,7 @@ def train(
                 scaler.scale(loss).backward()
                 scaler.step(optimizer)
                 scaler.update()
-            losses.append(float(loss))
+            losses.append(loss.item())
     return Run(watch.findings, tuple(losses))
 
 
