@@ -1,0 +1,53 @@
+"""The fast calibration cases; `python -m tests.calibration` runs them all."""
+
+from __future__ import annotations
+
+import pytest
+
+from gradwatch.rules import ALL_RULES
+
+from .baselines import BASELINES
+from .cases import CASES
+from .scoring import Result, evaluate, scored, tally
+from .training import Run, train, watched
+
+FAST = [case for case in CASES if case.fast and case.solved]
+SEED = 0
+
+
+@pytest.mark.parametrize("case", FAST, ids=lambda case: case.name)
+def test_the_verdict_is_the_labels(case):
+    result = evaluate(case, SEED, watch_factory=watched, counterfactual=False)
+    assert result.verdict == ("caught" if case.sick else "silent"), result.alarms
+
+
+WITHOUT_A_CASE = {"GW302", "GW901", "GW902"}
+"""A NaN needs no calibration, and the last two are about gradwatch; their tests build real ones."""
+
+
+def test_every_rule_with_something_to_calibrate_has_a_case():
+    covered = {code for case in CASES for code in case.codes}
+    assert {rule.code for rule in ALL_RULES} - WITHOUT_A_CASE <= covered
+
+
+def test_a_sick_net_that_is_not_flagged_is_missed_and_a_flagged_healthy_one_a_false_alarm():
+    sick = next(case for case in FAST if case.sick)
+    healthy = next(case for case in FAST if not case.sick)
+    results = [Result(case, SEED, Run((), 0.0)) for case in (sick, healthy)]
+    nothing = tally(results, lambda result: False)
+    everything = tally(results, lambda result: True)
+    assert (nothing.caught, nothing.missed, nothing.false_alarms) == (0, 1, 0)
+    assert (everything.caught, everything.missed, everything.false_alarms) == (1, 0, 1)
+
+
+def test_a_label_that_its_fix_does_not_prove_leaves_the_totals():
+    sick = next(case for case in FAST if case.sick)
+    proven = Result(sick, SEED, Run((), 0.0), fixed_progress=0.9)
+    unproven = Result(sick, SEED, Run((), 0.0), fixed_progress=0.2)
+    assert scored([proven, unproven]) == [proven]
+
+
+def test_baselines_flag_a_deep_sigmoid_net():
+    case = next(case for case in CASES if case.name == "mlp_sigmoid8")
+    run = train(case.build(SEED), watched)
+    assert all(flags(run) for flags in BASELINES.values())
