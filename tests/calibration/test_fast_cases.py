@@ -47,7 +47,13 @@ def test_a_label_that_its_fix_does_not_prove_leaves_the_totals():
     assert scored([proven, unproven]) == [proven]
 
 
-def test_baselines_flag_a_deep_sigmoid_net():
-    case = next(case for case in CASES if case.name == "mlp_sigmoid8")
-    run = train(case.build(SEED), watched)
-    assert all(flags(run) for flags in BASELINES.values())
+@pytest.mark.parametrize("baseline", BASELINES)
+def test_a_baseline_flags_tiny_weights_and_spares_a_shallow_net(baseline, runs_of_two):
+    assert [BASELINES[baseline](run) for run in runs_of_two] == [True, False]
+
+
+@pytest.fixture(scope="module")
+def runs_of_two() -> tuple[Run, Run]:
+    cases = {case.name: case for case in CASES}
+    sick, healthy = cases["mlp_tanh_std01"], cases["h_sigmoid1_shallow"]
+    return train(sick.build(SEED), watched), train(healthy.build(SEED), watched)
