@@ -76,7 +76,7 @@ class HalfPrecisionUnderflow(Rule):
         all_zero = bool(trained.any()) and bool(zero[trained].all())
         with np.errstate(divide="ignore"):
             room = np.log10(typical.output_grad_rms) - typical.tiny_log10
-        weakest = float(np.nanmin(np.where(half, room, np.inf)))
+        weakest = float(np.nanmin(np.where(half, room, np.inf), initial=np.inf))
         depth = window.median_of(lambda snapshot: snapshot.backward_depth)
         if not all_zero and not (depth < self.depth and weakest < self.headroom):
             return

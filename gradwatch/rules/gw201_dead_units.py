@@ -105,7 +105,7 @@ class DeadUnits(Rule):
         )
 
     def _severity(self, window: Window, worst: float) -> Severity:
-        """error for a whole layer; a part of one is a notice while the net may still learn."""
+        """An error for a whole layer; a notice for a part of one while the net may still learn."""
         if worst > self.whole:
             return "error"
         young = window.step - window.history.first_step < self.patience

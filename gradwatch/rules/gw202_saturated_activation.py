@@ -15,8 +15,8 @@ that hardly move. The signal need not vanish for that: large weights can make up
 The share of values with $|f'| < 0.05 \max f'$ of bounded activations (sigmoid, tanh, hard variants)
 that another layer reads; median over five samples, in two windows in a row. Gates, whose result is
 multiplied into another branch, are not counted. Layers that saturate where the backward signal had
-vanished before (GW101) are that finding's consequence; those that saturate while the loss falls have
-learned to. Inputs count as large from an rms of 10 on.
+vanished before (GW101) are that finding's consequence; those that saturate while the loss falls
+have learned to. Inputs count as large from an rms of 10 on.
 
 ## Example
 

@@ -13,10 +13,10 @@ exactly where the output is most wrong. Cross-entropy on logits cancels that slo
 ## How it is measured
 
 Saturation above one half at an output layer, and the elasticity of the loss to its output,
-$\lVert \Delta \rVert \lVert y \rVert / |L|$, below 0.05; medians over five samples, in two windows
-in a row. Where the activation cannot be seen (it is in the loss function and `observe_loss` is
-called after `backward`), the elasticity must be as small and no layer may have moved by more than 1e-4 a
-step in the whole run. Needs `observe_loss`.
+$\lVert \Delta \rVert \max(\lVert y \rVert, \sqrt n) / |L|$ for n values in y, below 0.05; medians
+over five samples, in two windows in a row. Where the activation cannot be seen (it is in the loss
+function and `observe_loss` is called after `backward`), the elasticity must be as small and no
+layer may have moved by more than 1e-4 a step in the whole run. Needs `observe_loss`.
 
 ## Example
 
