@@ -187,8 +187,13 @@ def _weighted_sources(layers: tuple[Layer, ...]) -> tuple[frozenset[int], ...]:
     return tuple(sources)
 
 
+def _feeding(layers: tuple[Layer, ...], sources: tuple[frozenset[int], ...]) -> frozenset[int]:
+    """Rows that a weighted row reads: a normalisation after the last layer leaves it the last."""
+    return frozenset().union(*(sources[row] for row, layer in enumerate(layers) if layer.weighted))
+
+
 def _output_rows(snapshot: Snapshot) -> tuple[int, ...]:
-    feeding = frozenset().union(*_weighted_sources(snapshot.layers))
+    feeding = _feeding(snapshot.layers, _weighted_sources(snapshot.layers))
     return tuple(
         row
         for row, layer in enumerate(snapshot.layers)
@@ -201,7 +206,7 @@ def _end_pairs(snapshot: Snapshot) -> list[tuple[int, int, float]]:
     layers = snapshot.layers
     observed = _observed(snapshot)
     sources = _weighted_sources(layers)
-    feeding = frozenset().union(*sources)
+    feeding = _feeding(layers, sources)
     known = np.isin(np.arange(len(layers)), list(observed))
     signal = np.log10(np.where(known, snapshot.output_grad_norm, 1.0))
     strongest: dict[int, int] = {}

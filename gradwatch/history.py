@@ -41,6 +41,12 @@ class History(Sequence[Snapshot]):
         """Loss of the first snapshot that had one, NaN before."""
         self._early: list[Snapshot] = []
         self._windows: dict[tuple[Snapshot, ...], Window] = {}
+        self.onset: Snapshot | None = None
+        """First sample of the present run of non-finite ones, None while the newest is finite."""
+        self.last_finite: tuple[Snapshot, ...] = ()
+        """The last two finite samples, fewer before there are two."""
+        self.last_finite_signals: Snapshot | None = None
+        """The last finite sample with signals."""
         self.largest_update_ratio = float("nan")
         """Largest update ratio of any layer in the whole run, NaN before the first."""
         self.limits: tuple[str, ...] = ()
@@ -59,6 +65,8 @@ class History(Sequence[Snapshot]):
             self.first_loss = snapshot.loss
         if len(self._early) < EARLY_SAMPLES and snapshot.has_signals and not snapshot.skipped:
             self._early.append(snapshot)
+        if not snapshot.skipped:
+            self._note_finiteness(snapshot)
         updates = snapshot.update_ratio[np.isfinite(snapshot.update_ratio)]
         if updates.size and not snapshot.skipped:
             self.largest_update_ratio = float(np.fmax(self.largest_update_ratio, updates.max()))
@@ -82,6 +90,20 @@ class History(Sequence[Snapshot]):
     def layers(self) -> tuple[Layer, ...]:
         """The rows of the newest snapshot, empty before the first."""
         return self[-1].layers if self._snapshots else ()
+
+    def _note_finiteness(self, snapshot: Snapshot) -> None:
+        if not snapshot.is_finite:
+            self.onset = self.onset or snapshot
+            return
+        self.onset = None
+        self.last_finite = (*self.last_finite[-1:], snapshot)
+        if snapshot.has_signals:
+            self.last_finite_signals = snapshot
+
+    @property
+    def early_samples(self) -> tuple[Snapshot, ...]:
+        """The first samples with signals, however long the run."""
+        return tuple(self._early)
 
     @property
     def first_signals(self) -> Snapshot | None:

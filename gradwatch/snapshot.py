@@ -279,6 +279,16 @@ class Snapshot:
         """See `gradwatch.flow.forward_drift`; NaN where it was not observed."""
         return flow.forward_drift(self)
 
+    @cached_property
+    def is_finite(self) -> bool:
+        """Whether no gradient, weight, signal or loss of the step is NaN or infinite."""
+        signals = (self.output_rms, self.output_grad_norm, self.weight_norm)
+        return not (
+            bool((self.nonfinite_count > 0).any())
+            or np.isinf(self.loss)
+            or any(np.isinf(values).any() for values in signals)
+        )
+
     @property
     def has_signals(self) -> bool:
         """Whether forward and backward signals were observed at this step."""

@@ -153,7 +153,9 @@ class Watcher:
             gone = finding.cause not in verdict.possible or finding.cause in suppressed
             if identity.code == rule.code and finding.is_open and gone:
                 self._findings[identity] = replace(finding, resolved_step=step)
-        return frozenset().union(*(diagnosis.explained for diagnosis in present))
+        return frozenset().union(
+            *(diagnosis.explained for diagnosis in present if diagnosis.severity != "notice")
+        )
 
     def _open_or_update(
         self, rule: Rule, diagnosis: Diagnosis, explained: frozenset[int], step: int

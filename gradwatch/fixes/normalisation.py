@@ -42,8 +42,10 @@ def with_normalisation(layer, *args, **kwargs):
     return keras.layers.Activation(activation)(normalisation(layer(*args, **kwargs)))
 
 
+if isinstance(model, keras.Sequential):
+    model = keras.Model(model.inputs[0], model.outputs[0])
 model = keras.models.clone_model(
-    keras.Model(model.inputs, model.outputs),
+    model,
     clone_function=lambda layer: layer,
     call_function=with_normalisation,
 )

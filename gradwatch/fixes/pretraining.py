@@ -41,7 +41,7 @@ _KERAS = """
 # `inputs`: the training inputs. From the first layer to the last; not for subclassed models.
 for name in $names:
     layer = model.get_layer(name)
-    x = keras.Model(model.inputs, layer.input).predict(inputs, verbose=0)
+    x = keras.Model(model.inputs[0], layer.input).predict(inputs, verbose=0)
     autoencoder = keras.Sequential([layer, keras.layers.Dense(x.shape[-1])])
     autoencoder.compile(optimizer="adam", loss="mse")
     autoencoder.fit(x, x, epochs=5, verbose=0)

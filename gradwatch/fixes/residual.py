@@ -60,8 +60,10 @@ def with_skip(layer, *args, **kwargs):
     return keras.layers.Add()([x, keras.layers.Rescaling($scale)(out)])
 
 
+if isinstance(model, keras.Sequential):
+    model = keras.Model(model.inputs[0], model.outputs[0])
 model = keras.models.clone_model(
-    keras.Model(model.inputs, model.outputs),
+    model,
     clone_function=lambda layer: layer,
     call_function=with_skip,
 )

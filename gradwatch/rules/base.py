@@ -7,11 +7,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
 
-import numpy as np
-
 from gradwatch.finding import Cause, Fix, Severity
 from gradwatch.history import WARM_UP_SAMPLES, History, Window
-from gradwatch.snapshot import Needs, Snapshot
+from gradwatch.snapshot import Needs
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,16 +105,6 @@ class Rule(ABC):
     def thresholds(self) -> dict[str, float]:
         """Threshold's name → value."""
         return {entry.name: getattr(self, entry.name) for entry in fields(self)}
-
-
-def is_nonfinite(snapshot: Snapshot) -> bool:
-    """Whether a gradient, a weight, a signal or the loss of the sample is NaN or infinite."""
-    signals = (snapshot.output_rms, snapshot.output_grad_norm, snapshot.weight_norm)
-    return (
-        bool((snapshot.nonfinite_count > 0).any())
-        or np.isinf(snapshot.loss)
-        or any(np.isinf(values).any() for values in signals)
-    )
 
 
 def began_vanishing(window: Window, depth: float) -> bool:

@@ -133,7 +133,7 @@ class VanishingGradient(Rule):
                 "weight_deficit_log10": deficits["weights"],
             },
             fixes=_fixes(cause, [layers[row] for row in rows]),
-            covers=flow.upstream(layers, path.rows),
+            covers=flow.upstream(layers, path.rows[:-1]),
         )
 
     def _culprits(self, path: flow.Path, deficit: FloatArray, cause: str) -> tuple[int, ...]:

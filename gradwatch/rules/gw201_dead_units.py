@@ -54,7 +54,7 @@ from gradwatch.fixes.learning_rate import lower_learning_rate, warm_up
 from gradwatch.fixes.normalisation import insert_normalisation
 from gradwatch.history import Window
 from gradwatch.layer import Layer
-from gradwatch.rules.base import Diagnosis, Rule, began_vanishing, is_nonfinite, threshold
+from gradwatch.rules.base import Diagnosis, Rule, began_vanishing, threshold
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class DeadUnits(Rule):
     def check(self, window: Window) -> Iterable[Diagnosis]:
         dead = window.typical.dead_fraction
         rows = tuple(int(row) for row in np.flatnonzero(dead > self.dead))
-        if not rows or is_nonfinite(window.snapshots[-1]):
+        if not rows or not window.snapshots[-1].is_finite:
             return
         began = self._began_dead(window, rows)
         from_start = began > self.alive_at_first
@@ -114,13 +114,12 @@ class DeadUnits(Rule):
         return "notice" if learns or (young and flows) else "warning"
 
     def _began_dead(self, window: Window, rows: tuple[int, ...]) -> float:
-        """Largest dead share of the rows in the first sample, NaN where they were not observed."""
-        first = window.history.first_signals
-        if first is None:
-            return float("nan")
-        known = first.dead_fraction[[row for row in rows if row < len(first.layers)]]
-        known = known[~np.isnan(known)]
-        return float(known.max()) if known.size else float("nan")
+        """Largest dead share of the rows in the first sample that observed one of them."""
+        for sample in (*window.history.early_samples, *window.history):
+            known = sample.dead_fraction[[row for row in rows if row < len(sample.layers)]]
+            if (~np.isnan(known)).any():
+                return float(np.nanmax(known))
+        return float("nan")
 
 
 def _fixes(layers: list[Layer], *, from_start: bool) -> tuple[Fix, ...]:

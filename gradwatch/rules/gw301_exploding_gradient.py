@@ -57,7 +57,7 @@ from gradwatch.fixes.normalisation import insert_normalisation
 from gradwatch.fixes.recurrent import orthogonal_recurrent
 from gradwatch.history import Window
 from gradwatch.layer import Layer
-from gradwatch.rules.base import Diagnosis, Rule, is_nonfinite, threshold
+from gradwatch.rules.base import Diagnosis, Rule, threshold
 from gradwatch.snapshot import FloatArray, Snapshot
 
 
@@ -125,10 +125,8 @@ def _last_finite(window: Window) -> Snapshot:
 
     So an explosion that ended in NaN is still named as what it was.
     """
-    samples = [entry for entry in reversed(window.history) if entry.step <= window.step]
-    finite = (entry for entry in samples if entry.has_signals and not is_nonfinite(entry))
     newest = window.snapshots[-1]
-    return next(finite, newest) if is_nonfinite(newest) else newest
+    return newest if newest.is_finite else window.history.last_finite_signals or newest
 
 
 def _largest_growth(snapshot: Snapshot) -> tuple[float, str]:

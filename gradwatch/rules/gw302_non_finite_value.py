@@ -41,7 +41,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import takewhile
 
 import numpy as np
 
@@ -54,8 +53,15 @@ from gradwatch.fixes.loss_scale import bfloat16, gradient_scaler
 from gradwatch.fixes.wiring import find_first_nonfinite
 from gradwatch.history import History, Window
 from gradwatch.layer import Layer
-from gradwatch.rules.base import Diagnosis, Rule, is_nonfinite, threshold
+from gradwatch.rules.base import Diagnosis, Rule, threshold
 from gradwatch.snapshot import Snapshot
+
+_WHERE = {
+    "forward": "on the forward side, first in {layers}",
+    "backward": "on the backward side, first in {layers}",
+    "gradient": "in the gradients of {layers}",
+    "loss": "in the loss alone",
+}
 
 
 @dataclass(frozen=True)
@@ -75,13 +81,14 @@ class NonFiniteValue(Rule):
     )
 
     def check(self, window: Window) -> Iterable[Diagnosis]:
-        if not is_nonfinite(window.snapshots[-1]):
+        onset = window.history.onset
+        if onset is None or window.snapshots[-1].is_finite:
             return
-        onset, before = _onset(window.history)
+        before = window.history.last_finite[-1] if window.history.last_finite else None
         rows, side = _first(onset)
         seen_begin = before is None or before.step == onset.step - 1
         if not seen_begin:
-            rows = _fastest_grower(window.history, before) or rows
+            rows = _fastest_grower(window.history.last_finite) or rows
         cause = self._cause(window.history, onset)
         layers = [onset.layers[row] for row in rows]
         yield Diagnosis(
@@ -112,15 +119,8 @@ class NonFiniteValue(Rule):
         return "weights"
 
 
-def _onset(history: History) -> tuple[Snapshot, Snapshot | None]:
-    """(first sample of the present run of non-finite ones, the finite one before it)."""
-    newest_first = [snapshot for snapshot in reversed(history) if not snapshot.skipped]
-    bad = list(takewhile(is_nonfinite, newest_first))
-    return bad[-1], newest_first[len(bad)] if len(bad) < len(newest_first) else None
-
-
 def _first(onset: Snapshot) -> tuple[tuple[int, ...], str]:
-    """(the first layer, the side) of a sample."""
+    """(the first layer, the side as in `_WHERE`) of a sample."""
     order = flow.forward_order(onset.layers)
     forward = [row for row in order if np.isinf(onset.output_rms[row])]
     if forward:
@@ -128,15 +128,15 @@ def _first(onset: Snapshot) -> tuple[tuple[int, ...], str]:
     backward = [row for row in order if np.isinf(onset.output_grad_norm[row])]
     if backward:
         return (backward[-1],), "backward"
-    return tuple(row for row in order if onset.nonfinite_count[row] > 0), "gradient"
+    gradients = tuple(row for row in order if onset.nonfinite_count[row] > 0)
+    return gradients, "gradient" if gradients else "loss"
 
 
-def _fastest_grower(history: History, before: Snapshot | None) -> tuple[int, ...]:
+def _fastest_grower(finite: tuple[Snapshot, ...]) -> tuple[int, ...]:
     """The layer whose gradient grew most between the two finite samples before the onset."""
-    finite = [snapshot for snapshot in history if before and snapshot.step <= before.step]
     if len(finite) < 2:
         return ()
-    earlier, later = finite[-2:]
+    earlier, later = finite
     rows = len(earlier.layers)
     with np.errstate(divide="ignore", invalid="ignore"):
         growth = np.log10(later.grad_norm[:rows]) - np.log10(earlier.grad_norm)
@@ -146,9 +146,9 @@ def _fastest_grower(history: History, before: Snapshot | None) -> tuple[int, ...
 
 def _message(onset: Snapshot, before: Snapshot | None, side: str, *, seen_begin: bool) -> str:
     if before is None:
-        return f"Not finite from the first sample on (step {onset.step}), {side} side, {{layers}}."
+        return f"NaN or infinity from the first sample on (step {onset.step}), {_WHERE[side]}."
     if seen_begin:
-        return f"NaN or infinity began at step {onset.step}, {side} side, in {{layers}}."
+        return f"NaN or infinity began at step {onset.step}, {_WHERE[side]}."
     return (
         f"NaN or infinity began between steps {before.step} and {onset.step}; {{layers}} grew "
         "fastest before it. Run with every=1 from there to see the first layer."

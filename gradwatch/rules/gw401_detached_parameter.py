@@ -14,7 +14,7 @@ The layer never learns, and nothing says so: the loss may still fall by what the
 State "no gradient" or "zero gradient" in every sample of two windows in a row, with a forward pass
 seen. A module that did not run (an unrouted expert, an idle head) is not meant, nor is a frozen
 one. Layers that a rule before this one explains (underflow, equal weights, dead units) are left
-out, and so is an exact zero behind an activation that is flat for most of its values.
+out, and so is an exact zero behind an activation that is flat for nearly all of its values.
 
 ## Example
 
@@ -57,7 +57,11 @@ class DetachedParameter(Rule):
     code = "GW401"
     name = "detached-parameter"
 
-    flat: float = threshold(0.5, unit="1", source="calibration, as GW202")
+    flat: float = threshold(
+        0.95,
+        unit="1",
+        source="calibration: an exact zero takes an activation that is flat all over",
+    )
 
     def check(self, window: Window) -> Iterable[Diagnosis]:
         missing = window.always(State.NO_GRADIENT) | (

@@ -14,9 +14,8 @@ At 1e-5 a step a layer needs ten thousand steps in one direction to change by a 
 The update ratio $u = \lVert \Delta W \rVert / \lVert W \rVert$, weight decay left out, measured
 across the optimizer step. The rule fires if its median over layers is below 1e-5 and its largest
 value in the whole run below 3e-5, although there is something to learn: the gradient is more than a
-thousandth of the weights, or the largest elasticity above 1. An elasticity above $10^{1.5}$ (a loss
-so steep that such a step still matters) is left alone. Medians over five samples, in two windows in
-a row. A learning rate that decays to zero at the end of a schedule is not meant.
+thousandth of the weights. An elasticity above $10^{1.5}$ (a loss so steep that such a step still
+matters) is left alone. Medians over five samples, in two windows in a row. A learning rate that decays to zero at the end of a schedule is not meant.
 
 ## Example
 
@@ -65,7 +64,6 @@ class StalledUpdate(Rule):
     relative: float = threshold(
         1e-3, unit="1", source="calibration: below, nothing is to be learned"
     )
-    learnable: float = threshold(1.0, unit="1", source="calibration: 1 to 30 on healthy nets")
     steep: float = threshold(10**1.5, unit="1", source="calibration: 1 to 30 on healthy nets")
 
     def check(self, window: Window) -> Iterable[Diagnosis]:
@@ -78,7 +76,7 @@ class StalledUpdate(Rule):
         relative = float(np.nanmedian(window.median(attrgetter("relative_grad"))[trained]))
         if not update < self.update or largest > self.steep:
             return
-        if not (relative > self.relative or largest > self.learnable):
+        if not relative > self.relative:
             return
         rows = tuple(int(row) for row in np.flatnonzero(trained))
         layers = [window.layers[row] for row in rows]

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import bisect
 import heapq
-import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
 
-from gradwatch.layer import BOUNDED
-from gradwatch.torch.activations import activation_of
+from gradwatch.torch.activations import GATES, activation_of
 from gradwatch.torch.internals import LEAF_NODE
 
 _HIDES_A_GRAPH = "CheckpointFunctionBackward"
 """A reentrant checkpoint: the graph inside it comes into being in the backward pass."""
 
-_RESHAPING = ("View", "Unsqueeze", "Expand", "Reshape", "Permute", "Transpose", "Squeeze")
+_RESHAPING = (
+    *("View", "Unsqueeze", "Expand", "Reshape", "Permute", "Transpose", "Squeeze", "Alias"),
+    *("Clone", "Slice", "Select", "Split", "Unbind", "Repeat", "ToCopy", "Rsub", "Neg", "Upsample"),
+)
+_ARITHMETIC = frozenset({"MulBackward0", "AddBackward0", "SubBackward0", "DivBackward0"})
+_PRODUCTS = frozenset({"MulBackward0", "BmmBackward0"})
+_MIXING = ("Addmm", "Addmv", "Addbmm", "Baddbmm", "Bmm", "Mm", "Mv", "Convolution", "Linear")
 
 
 @dataclass
@@ -30,7 +34,8 @@ class Span:
         start: First sequence number.
         parent: Index of the enclosing span, -1 for none.
         module_name: Qualified name of the module.
-        checkpointed: Whether its saved tensors must not be read (they would be recomputed).
+        run: Number of the call from outside that it is part of.
+        checkpointed: Whether what autograd saved in it was packed away at its start.
         opaque: Whether activations inside it are not looked at (recurrent, attention).
         end: One past the last sequence number, 0 while the module runs.
     """
@@ -39,6 +44,7 @@ class Span:
     start: int
     parent: int
     module_name: str
+    run: int = 0
     checkpointed: bool = False
     opaque: bool = False
     end: int = 0
@@ -52,10 +58,12 @@ class Activation:
         node: The autograd node.
         name: Name of the activation.
         span: Index of the span of the layer that it belongs to.
-        position: 0 for the first activation after the layer, 1 for the one after it ...
+        position: Order of the activations of one call: 0 for the first behind the layer, 1 for the
+            one behind that ...; below 0 inside the layer. Those side by side share a position.
         inside: Whether it lies inside the layer's own forward.
+        buried: Whether the layer goes on to mix its values: it is not at the layer's output.
         module_name: Qualified name of the activation's module, None for a function.
-        readable: Whether its saved tensors may be read.
+        readable: Whether its saved tensors may be read, as far as the spans tell.
     """
 
     node: Any
@@ -63,6 +71,7 @@ class Activation:
     span: int = -1
     position: int = 0
     inside: bool = False
+    buried: bool = False
     module_name: str | None = None
     readable: bool = True
 
@@ -85,30 +94,67 @@ class _Flow:
     """What reaches a node from the output side.
 
     Args:
+        owner: Span that owns the node, or, of what is sent on, the node that sends it.
         spans: Spans that the node feeds, as bits.
-        pending: Activations that no layer has claimed yet, the one farthest from the node first.
+        pending: Activations that no layer has claimed yet, each with the number of activations
+            between it and the node.
         gates: Whether the node's result is multiplied into another branch.
+        mixed: Whether the node's owner goes on to mix its values.
+        inner: Activations between the node and its owner's output.
     """
 
+    owner: int = -1
     spans: int = 0
-    pending: tuple[Activation, ...] = ()
+    pending: tuple[tuple[Activation, int], ...] = ()
     gates: bool = False
+    mixed: bool = False
+    inner: int = 0
 
     def join(self, other: _Flow) -> None:
         """Add what reaches the node along another edge."""
         self.spans |= other.spans
         self.gates |= other.gates
-        self.pending += tuple(
-            activation
-            for activation in other.pending
-            if not any(activation is known for known in self.pending)
-        )
+        if other.owner == self.owner:
+            self.mixed |= other.mixed
+            self.inner = max(self.inner, other.inner)
+        if not self.pending:
+            self.pending = other.pending
+        elif other.pending:
+            known = {id(activation) for activation, _ in self.pending}
+            self.pending += tuple(pair for pair in other.pending if id(pair[0]) not in known)
+
+
+class _Frontier:
+    """The nodes that were reached but not yet walked, newest first."""
+
+    def __init__(self) -> None:
+        self._flows: dict[int, tuple[Any, _Flow]] = {}
+        self._newest: list[int] = []
+
+    def __bool__(self) -> bool:
+        return bool(self._newest)
+
+    def flow_to(self, sequence: int) -> _Flow | None:
+        """What has reached the node so far, None if nothing has."""
+        reached = self._flows.get(sequence)
+        return None if reached is None else reached[1]
+
+    def add(self, sequence: int, node: Any, flow: _Flow) -> None:
+        """Reach a node."""
+        self._flows[sequence] = node, flow
+        heapq.heappush(self._newest, -sequence)
+
+    def pop(self) -> tuple[int, Any, _Flow]:
+        """The newest node, with its sequence number and what has reached it."""
+        sequence = -heapq.heappop(self._newest)
+        return sequence, *self._flows.pop(sequence)
 
 
 class GraphWalk:
     """Walks the graph of one forward pass from outputs to inputs, newest node first.
 
-    Sequence numbers grow with time, so their descending order is topological.
+    Sequence numbers grow with time, so their descending order is topological. Between walks it
+    remembers numbers and never nodes, so it keeps no graph alive.
 
     Args:
         spans: The calls of the pass, in order of their start; the innermost one owns a node.
@@ -119,93 +165,98 @@ class GraphWalk:
         self._spans = spans
         self._starts: list[int] = []
         self._first = first_sequence
-        self._order = itertools.count()
-        self._owner_of: dict[Any, int] = {}
-        """Nodes that were walked → index of the span that owns them, -1 for none."""
+        self._owner_of: dict[int, int] = {}
+        """Sequence numbers of nodes that were walked → the span that owns them, -1 for none."""
 
     def walk(self, outputs: Iterable[Tensor]) -> Trace:
         """What leads to the outputs, but for activations that an earlier walk gave."""
-        self._starts = [span.start for span in self._spans]
+        self._starts.extend(span.start for span in self._spans[len(self._starts) :])
         trace = Trace()
-        flows: dict[Any, _Flow] = {}
-        queue: list[tuple[int, int, Any]] = []
+        frontier = _Frontier()
         for output in outputs:
-            self._push(output.grad_fn, _Flow(), flows, queue, trace)
-        while queue:
-            _, _, node = heapq.heappop(queue)
-            onward = self._step(node, flows.pop(node), trace)
+            self._reach(output.grad_fn, _Flow(), frontier, trace)
+        while frontier:
+            sequence, node, flow = frontier.pop()
+            onward = self._step(sequence, node, flow, trace)
             for source, _ in node.next_functions:
-                self._push(source, onward, flows, queue, trace)
+                self._reach(source, onward, frontier, trace)
         trace.activations.reverse()
         return trace
 
-    def _push(
-        self,
-        node: Any,
-        onward: _Flow,
-        flows: dict[Any, _Flow],
-        queue: list[tuple[int, int, Any]],
-        trace: Trace,
-    ) -> None:
+    def _reach(self, node: Any, onward: _Flow, frontier: _Frontier, trace: Trace) -> None:
         if node is None or type(node) is LEAF_NODE:
             return
-        known_owner = self._owner_of.get(node, -1)
-        if known_owner >= 0:
-            self._arrive(onward, known_owner, trace)
+        sequence = node._sequence_nr()
+        if sequence < self._first:
             return
-        flow = flows.get(node)
+        flow = frontier.flow_to(sequence)
         if flow is None:
-            sequence = node._sequence_nr()
-            if sequence < self._first:
+            known_owner = self._owner_of.get(sequence, -1)
+            if known_owner >= 0:
+                self._arrive(known_owner, onward.spans, onward.pending, trace)
                 return
-            flow = flows[node] = _Flow()
-            heapq.heappush(queue, (-sequence, next(self._order), node))
+            flow = _Flow(self._owner(self._innermost(sequence)))
+            frontier.add(sequence, node, flow)
         flow.join(onward)
 
-    def _step(self, node: Any, flow: _Flow, trace: Trace) -> _Flow:
+    def _step(self, sequence: int, node: Any, flow: _Flow, trace: Trace) -> _Flow:
         """What goes on from a node to its sources."""
-        index = self._innermost(node._sequence_nr())
-        span = self._spans[index] if index >= 0 else None
-        owner = self._owner(index)
+        owner, pending = flow.owner, flow.pending
         name = activation_of(node)
-        pending = flow.pending
-        gates = _is_product(node) or (flow.gates and _only_reshapes(node))
-        is_gate = flow.gates and name in BOUNDED
-        is_new = node not in self._owner_of
-        self._owner_of[node] = owner
-        if name is not None and is_new and not is_gate and not self._is_opaque(owner):
-            pending = (*pending, self._activation(node, name, span, owner))
+        is_activation = name is not None and self._is_activation(name, flow)
+        if name is not None and is_activation:
+            pending = tuple((other, between + 1) for other, between in pending if other.span < 0)
+            if sequence not in self._owner_of:
+                pending += ((self._activation(sequence, node, name, flow), 0),)
+        self._owner_of[sequence] = owner
         if type(node).__name__ == _HIDES_A_GRAPH:
             return _Flow()
+        gates = _is_product(node) or (flow.gates and _passes_gate(node))
         if owner < 0:
-            return _Flow(flow.spans, pending, gates)
-        self._arrive(_Flow(flow.spans, pending), owner, trace)
-        return _Flow(1 << owner, (), gates)
+            return _Flow(owner, flow.spans, pending, gates)
+        self._arrive(owner, flow.spans, pending, trace)
+        return _Flow(
+            owner=owner,
+            spans=1 << owner,
+            gates=gates,
+            mixed=flow.mixed or type(node).__name__.startswith(_MIXING),
+            inner=flow.inner + is_activation,
+        )
 
-    def _is_opaque(self, owner: int) -> bool:
-        return owner >= 0 and self._spans[owner].opaque
+    def _is_activation(self, name: str, flow: _Flow) -> bool:
+        """Whether it is one, not a gate, nor a softmax that is not at the end of the network."""
+        if flow.gates and name in GATES:
+            return False
+        if name == "softmax" and flow.spans:
+            return False
+        return flow.owner < 0 or not self._spans[flow.owner].opaque
 
-    def _activation(self, node: Any, name: str, span: Span | None, owner: int) -> Activation:
-        is_module = span is not None and span.row < 0
-        before = bisect.bisect_right(self._starts, node._sequence_nr()) - 1
-        readable = before < 0 or not self._spans[before].checkpointed
+    def _activation(self, sequence: int, node: Any, name: str, flow: _Flow) -> Activation:
+        index = self._innermost(sequence)
+        module = self._spans[index] if index >= 0 else None
+        before = bisect.bisect_right(self._starts, sequence) - 1
         return Activation(
             node=node,
             name=name,
-            inside=owner >= 0,
-            module_name=span.module_name if span is not None and is_module else None,
-            readable=readable,
+            position=-1 - flow.inner,
+            inside=flow.owner >= 0,
+            buried=flow.mixed,
+            module_name=module.module_name if module is not None and module.row < 0 else None,
+            readable=before < 0 or not self._spans[before].checkpointed,
         )
 
-    def _arrive(self, flow: _Flow, owner: int, trace: Trace) -> None:
-        """What reaches a layer: spans that it feeds, and activations that are its own."""
-        for consumer in _bits(flow.spans & ~(1 << owner)):
-            trace.edges.add((owner, consumer))
-        for position, activation in enumerate(reversed(flow.pending)):
+    def _arrive(
+        self, owner: int, spans: int, pending: tuple[tuple[Activation, int], ...], trace: Trace
+    ) -> None:
+        """A layer is reached: what is pending belongs to it, and it feeds the spans."""
+        for activation, between in pending:
             if activation.span < 0:
                 activation.span = owner
-                activation.position = position
+                if not activation.inside:
+                    activation.position = between
                 trace.activations.append(activation)
+        for consumer in _bits(spans & ~(1 << owner)):
+            trace.edges.add((owner, consumer))
 
     def _innermost(self, sequence: int) -> int:
         """Index of the innermost span that holds the sequence number, -1 for none."""
@@ -222,17 +273,23 @@ class GraphWalk:
 
 
 def _is_product(node: Any) -> bool:
-    """Whether the node multiplies two branches: not a dropout mask, nor a learned scale."""
-    if type(node).__name__ != "MulBackward0":
+    """Whether the node multiplies two branches: no dropout mask, learned scale or square."""
+    if type(node).__name__ not in _PRODUCTS:
         return False
     sources = [source for source, _ in node.next_functions]
-    return len(sources) == 2 and all(
-        source is not None and type(source) is not LEAF_NODE for source in sources
+    return (
+        len(sources) == 2
+        and sources[0] is not sources[1]
+        and all(source is not None and type(source) is not LEAF_NODE for source in sources)
     )
 
 
-def _only_reshapes(node: Any) -> bool:
-    return type(node).__name__.startswith(_RESHAPING)
+def _passes_gate(node: Any) -> bool:
+    """Whether the node reshapes, shifts or scales a gate, such as 1 - z."""
+    name = type(node).__name__
+    if name in _ARITHMETIC:
+        return sum(source is not None for source, _ in node.next_functions) == 1
+    return name.startswith(_RESHAPING)
 
 
 def _bits(mask: int) -> Iterator[int]:

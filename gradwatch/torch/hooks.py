@@ -7,7 +7,7 @@ import time
 from types import CodeType, FrameType
 from typing import Any, Protocol
 
-from torch import nn
+import torch
 from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.optim import Optimizer
 from torch.optim.optimizer import (
@@ -58,9 +58,11 @@ class StepHooks:
         self._mark = 0.0
         self.seconds = 0.0
         """Seconds spent in the observer since the last `take_seconds`."""
+        # A compiled step must not take the observing into its graph.
+        uncompiled: Any = torch.compiler.disable
         self._handles: list[Any] = [
-            register_optimizer_step_pre_hook(self._before),
-            register_optimizer_step_post_hook(self._after),
+            register_optimizer_step_pre_hook(uncompiled(self._before)),
+            register_optimizer_step_post_hook(uncompiled(self._after)),
         ]
 
     def remove(self) -> None:
@@ -70,15 +72,10 @@ class StepHooks:
         from inside a step they do nothing more and go before the next forward pass.
         """
         self._observer = None
-        if not _steps_around():
+        if _steps_around():
+            self._handles.append(register_module_forward_pre_hook(self._drop))
+        else:
             self._drop()
-            return
-
-        def drop_then(_module: nn.Module, _inputs: Any) -> None:
-            handle.remove()
-            self._drop()
-
-        handle = register_module_forward_pre_hook(drop_then)
 
     def take_seconds(self) -> float:
         """Seconds spent in the observer since the last call, those of this very step included."""
@@ -89,7 +86,7 @@ class StepHooks:
         seconds, self.seconds = self.seconds, 0.0
         return seconds
 
-    def _drop(self) -> None:
+    def _drop(self, *_: object) -> None:
         for handle in self._handles:
             handle.remove()
         self._handles = []

@@ -11,6 +11,8 @@ from torch import Tensor
 LEAF_NODE: type = torch._C._functions.AccumulateGrad  # type: ignore[attr-defined] # not in the stubs
 """Type of the autograd node at which a parameter's gradient is accumulated."""
 
+_SAVED = ("_raw_saved_self", "_raw_saved_result", "_raw_saved_self_or_result")
+
 
 def sequence_number() -> int:
     """The number that this thread's next autograd node gets; it only ever grows."""
@@ -22,14 +24,40 @@ def is_in_backward() -> bool:
     return torch._C._current_graph_task_id() != -1
 
 
+def is_traced() -> bool:
+    """Whether a tracer or a compiler is looking on: what a hook does now would become its code."""
+    return bool(torch._C._is_tracing()) or torch.compiler.is_compiling()
+
+
+def is_transformed() -> bool:
+    """Whether a transform of torch.func runs: tensors wrapped by it must not outlive it."""
+    return torch._C._functorch.peek_interpreter_stack() is not None
+
+
 def saved_tensors_are_hooked() -> bool:
     """Whether what autograd saves now is packed away (checkpointing, offloading)."""
     return torch._C._autograd._top_saved_tensors_default_hooks(True) is not None  # noqa: FBT003 -- positional only
 
 
-def hook_gradient(tensor: Tensor, hook: Callable[[Tensor], None]) -> None:
-    """Call the hook with the gradient of the tensor, whenever one is computed."""
-    tensor.register_hook(hook)  # type: ignore[no-untyped-call] # untyped in PyTorch
+def has_packed_tensors(node: Any) -> bool | None:
+    """Whether what the node saved is packed away, so that reading it would recompute or copy.
+
+    None where this version of PyTorch does not tell.
+    """
+    for name in _SAVED:
+        saved = getattr(node, name, None)
+        if saved is not None:
+            return saved.unpack_hook is not None if hasattr(saved, "unpack_hook") else None
+    return False
+
+
+def hook_gradient(tensor: Tensor, hook: Callable[[Tensor], None]) -> Any:
+    """Call the hook with the gradient of the tensor, whenever one is computed.
+
+    Returns:
+        A handle; only a leaf tensor outlives its graph, so only its hook has to be removed.
+    """
+    return tensor.register_hook(hook)  # type: ignore[no-untyped-call] # untyped in PyTorch
 
 
 def has_arrived(event: Any) -> bool:

@@ -21,7 +21,7 @@ class _Known:
         groups: Number of its parameter groups when it was looked at.
         accepted: Whether its steps count.
         stepped: Whether it has stepped since the last close.
-        expected: Whether it belonged to the step before.
+        expected: Whether it has stepped in an earlier step, so that it may in any.
     """
 
     groups: int
@@ -78,7 +78,8 @@ class Optimizers:
     def step(self, optimizer: Optimizer) -> bool:
         """Note its step; the answer is whether every optimizer of this step has now stepped.
 
-        Known from the step before; at the first, if the parameters are all stepped.
+        Those of earlier steps are waited for; the first step ends once every parameter is stepped.
+        One that takes turns may not come: then the step ends when another steps again.
         """
         known = self._known[optimizer]
         known.stepped = True
@@ -95,7 +96,7 @@ class Optimizers:
         self._model = self._missing = None
         self._awaited = 0
         for known in self._known.values():
-            known.expected, known.stepped = known.stepped, False
+            known.expected, known.stepped = known.expected or known.stepped, False
             self._awaited += known.expected
 
     def _look_at(self, optimizer: Optimizer, known: _Known | None) -> _Known:

@@ -206,10 +206,10 @@ def _parametrizations(module: nn.Module) -> nn.Module | None:
 def _parameter(module: Any, name: str) -> Parameter | None:
     owner_name, _, attribute = name.rpartition(".")
     try:
-        owner = module.get_submodule(owner_name)
+        owner = module.get_submodule(owner_name) if owner_name else module
     except AttributeError:
         return None
-    found: Parameter | None = owner._parameters.get(attribute)
+    found: Parameter | None = getattr(owner, attribute, None)
     return found
 
 

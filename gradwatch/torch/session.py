@@ -20,7 +20,7 @@ from gradwatch.watcher import Watcher
 SPIKE_FACTOR = 3.0
 """A loss so many times the one sampled before makes the next steps samples."""
 
-UNSEEN_PASSES = 3
+UNSEEN_PASSES = 2
 """Signal samples in a row without a forward pass, after which signals are given up."""
 
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 import itertools
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+import weakref
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,16 +20,21 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 from torch.nn.utils.rnn import PackedSequence
 
 from gradwatch.torch.activations import slope, slope_figures
-from gradwatch.torch.graph import Activation, GraphWalk, Span
+from gradwatch.torch.graph import Activation, Span
 from gradwatch.torch.internals import (
     hook_gradient,
     is_in_backward,
+    is_traced,
+    is_transformed,
     saved_tensors_are_hooked,
     sequence_number,
 )
-from gradwatch.torch.reading import Key, Reading
+from gradwatch.torch.passes import Pass, Run, floating_tensors, is_observable
+from gradwatch.torch.reading import Key
 from gradwatch.torch.recurrent import squares_over_time, time_axis
-from gradwatch.torch.rows import Rows, Wiring
+from gradwatch.torch.rows import Rows
+
+__all__ = ["Pass", "Signals"]
 
 _OPAQUE = (nn.MultiheadAttention, nn.RNNBase, nn.RNNCellBase)
 
@@ -42,59 +48,12 @@ class _Frame:
         enabled: Whether gradients were on when it was called.
         row: Its row, -1 for none.
         span: Its span, -1 for a module that is neither an observed layer nor a leaf.
-        first_input: Its first floating input, detached.
     """
 
     module: nn.Module
     enabled: bool
     row: int = -1
     span: int = -1
-    first_input: Tensor | None = None
-
-
-class Pass:
-    """What one forward and backward pass gave: figures, calls, and the graph between them."""
-
-    def __init__(self) -> None:
-        self.reading = Reading()
-        self.sizes: dict[Key, int] = {}
-        """Elements of the tensors whose norms were taken."""
-        self.spans: list[Span] = []
-        self.calls: dict[int, int] = {}
-        self.detached_calls: dict[int, int] = {}
-        self.recomputed: set[int] = set()
-        self.output_dtypes: dict[int, torch.dtype] = {}
-        self.batch_sizes: dict[Key, list[int]] = {}
-        self.activations: list[Activation] = []
-        self.edges: set[tuple[int, int]] = set()
-        self.order: list[int] = []
-        self.backward_seen = False
-        self.closed = False
-        self.parts = itertools.count()
-        """Numbers for the parts of keys: unique in a pass, rising with the order of the calls."""
-        self.walk: GraphWalk | None = GraphWalk(self.spans, sequence_number())
-        """Holds the nodes it has seen, so it goes when the pass is closed."""
-
-    def wiring(self) -> Wiring:
-        """Order, edges and activations by row.
-
-        A reentrant checkpoint hides its layers from the graph around it: they are joined to their
-        neighbours in the order of execution.
-        """
-        edges = {(self.spans[source].row, self.spans[end].row) for source, end in self.edges}
-        fed = {end for _, end in edges}
-        for source, end in itertools.pairwise(self.order):
-            hidden = source in self.recomputed or end in self.recomputed
-            if hidden and (
-                (source in self.recomputed) != (end in self.recomputed) or end not in fed
-            ):
-                edges.add((source, end))
-        activations = {
-            self.spans[activation.span].row: (activation.name, activation.module_name)
-            for activation in self.activations
-            if activation.position == 0
-        }
-        return Wiring(tuple(self.order), frozenset(edges), activations)
 
 
 class Signals:
@@ -112,6 +71,12 @@ class Signals:
         self._frames: list[_Frame] = []
         self._thread = 0
         self._pass = Pass()
+        self._finished: Pass | None = None
+        """The pass before the present one, if its backward pass is done."""
+        self._run = Run(0)
+        """The present call from outside; in between, one that nothing holds."""
+        self._newest: tuple[weakref.ref[Tensor], int, Pass, Key] | None = None
+        """The tensor whose norm was taken last, its version, and where the figure is."""
         self.seconds = 0.0
         """Seconds spent in the hooks since the last `arm`."""
 
@@ -127,7 +92,8 @@ class Signals:
         self._thread = threading.get_ident()
         self._rows.refresh()
         self._frames.clear()
-        self._pass = Pass()
+        self._renew()
+        self._finished = None
         self.seconds = 0.0
         self._handles = [
             register_module_forward_pre_hook(self._before_forward),
@@ -135,14 +101,17 @@ class Signals:
         ]
 
     def disarm(self) -> Pass:
-        """Remove the hooks and give what the last pass collected."""
+        """Remove the hooks and give what the last pass with a backward collected."""
         for handle in self._handles:
             handle.remove()
         self._handles = []
         self._frames.clear()
-        collected, self._pass = self._pass, Pass()
-        collected.closed = True
-        collected.walk = None
+        collected = self._pass
+        if self._finished is not None and not collected.backward_seen:
+            collected = self._finished
+        self._renew()
+        self._finished = None
+        collected.close()
         return collected
 
     def see_loss(self, loss: Tensor) -> None:
@@ -151,15 +120,28 @@ class Signals:
             with self._timed():
                 self._walk(loss)
 
+    def _renew(self) -> None:
+        """Begin a pass; the one before stays until the new one has seen a backward pass too."""
+        over = self._finished if self._pass.backward_seen else self._pass
+        if self._pass.backward_seen:
+            self._finished = self._pass
+        if over is not None:
+            over.close()
+        self._pass = Pass()
+        self._run = Run(0)
+        self._newest = None
+
     def _before_forward(self, module: nn.Module, inputs: tuple[Any, ...]) -> Any:
-        if threading.get_ident() != self._thread or not self._rows.knows(module):
+        if threading.get_ident() != self._thread or is_traced() or not self._rows.knows(module):
             return None
         with self._timed():
             return self._enter(module, inputs)
         return None
 
     def _after_forward(self, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-        if threading.get_ident() == self._thread and self._rows.knows(module):
+        if threading.get_ident() == self._thread and any(
+            frame.module is module for frame in reversed(self._frames)
+        ):
             with self._timed():
                 self._leave(module, output)
 
@@ -175,10 +157,12 @@ class Signals:
             self.seconds += time.perf_counter() - began
 
     def _enter(self, module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...] | None:
-        enabled = torch.is_grad_enabled()
-        recomputing = is_in_backward()
-        if not self._frames and enabled and not recomputing and self._pass.backward_seen:
-            self._pass = Pass()
+        transformed = is_transformed()
+        enabled = torch.is_grad_enabled() and not transformed
+        if self._frames:
+            enabled &= self._frames[0].enabled
+        elif enabled:
+            self._begin_run()
         frame = _Frame(module, enabled)
         self._frames.append(frame)
         row = self._rows.row_of(module)
@@ -187,30 +171,46 @@ class Signals:
                 self._open_span(frame)
             return None
         if not enabled:
-            self._count_detached(row)
+            if transformed or self._frames[0].enabled:
+                self._count_detached(row)
             return None
-        if recomputing and self._pass.calls.get(row):
-            return None
-        if recomputing:
+        return self._enter_row(frame, row, inputs)
+
+    def _begin_run(self) -> None:
+        """A call from outside: of a new pass if the present one is over."""
+        over = self._pass.backward_seen or self._pass.is_given_up()
+        if over and not is_in_backward():
+            self._renew()
+        self._run = self._pass.begin_run()
+
+    def _enter_row(
+        self, frame: _Frame, row: int, inputs: tuple[Any, ...]
+    ) -> tuple[Any, ...] | None:
+        if is_in_backward():
+            if self._pass.calls.get(row):
+                return None
             self._pass.recomputed.add(row)
         frame.row = row
-        self._note_order(row)
+        self._pass.order.setdefault(row)
         if self._rows[row].composite:
             return None
-        frame.first_input = next(floating_tensors(inputs), None)
-        aliased = self._alias_inputs(module, row, inputs)
+        first = next(iter(floating_tensors(inputs)), None)
+        if first is not None:
+            self._take_norm(self._pass, self._key(row, "input_norm"), first)
+        aliased = self._alias_inputs(frame.module, row, inputs)
         self._open_span(frame)
         return aliased
 
     def _count_detached(self, row: int) -> None:
-        """A layer that runs without gradients inside a pass that has them, so no evaluation."""
-        if self._frames[0].enabled:
-            self._note_order(row)
-            self._pass.detached_calls[row] = self._pass.detached_calls.get(row, 0) + 1
+        """A layer that runs without gradients inside a pass that has them, so no evaluation.
 
-    def _note_order(self, row: int) -> None:
-        if row not in self._pass.order:
-            self._pass.order.append(row)
+        Under a transform of torch.func, gradients cannot be followed either.
+        """
+        self._pass.order.setdefault(row)
+        self._pass.detached_calls[row] += 1
+
+    def _key(self, row: int, name: str) -> Key:
+        return Key(row, name, self._pass.next_part(self._run.number))
 
     def _open_span(self, frame: _Frame) -> None:
         spans = self._pass.spans
@@ -222,6 +222,7 @@ class Signals:
                 start=sequence_number(),
                 parent=parent,
                 module_name=self._rows.name_of(frame.module),
+                run=self._run.number,
                 checkpointed=saved_tensors_are_hooked(),
                 opaque=isinstance(frame.module, _OPAQUE),
             )
@@ -232,37 +233,32 @@ class Signals:
     ) -> tuple[Any, ...] | None:
         """The inputs with an alias in place of each tensor, hooked for *this* module's dL/dx.
 
-        The same tensor given twice gets the same alias: MultiheadAttention asks whether q is k.
+        The same tensor given twice gets the same alias: MultiheadAttention asks whether q is k. A
+        recurrent module's state is left alone: its dL/dx is that of its sequence.
         """
         aliases: dict[int, Tensor] = {}
         over_time = isinstance(module, nn.RNNBase)
 
-        def alias(tensor: Tensor) -> Tensor:
-            if id(tensor) not in aliases:
-                twin = tensor.view_as(tensor)
-                if over_time and not twin.requires_grad:
-                    twin.requires_grad_()
-                hook_gradient(twin, self._hook("input_grad_norm", row))
-                if over_time:
-                    self._hook_over_time(module, row, inputs[0], twin)
-                aliases[id(tensor)] = twin
-            return aliases[id(tensor)]
-
         def replaced(argument: Any) -> Any:
             if isinstance(argument, PackedSequence):
                 return argument._replace(data=replaced(argument.data))
-            hookable = isinstance(argument, Tensor) and argument.is_floating_point()
-            if hookable and (argument.requires_grad or over_time):
-                return alias(argument)
-            return argument
+            if not is_observable(argument) or not (argument.requires_grad or over_time):
+                return argument
+            if id(argument) not in aliases:
+                aliases[id(argument)] = alias = _alias_of(argument)
+                self._hook(alias, self._key(row, "input_grad_norm"))
+                if over_time:
+                    self._hook_over_time(module, row, inputs[0], alias)
+            return aliases[id(argument)]
 
-        replacement = (*map(replaced, inputs[:1]), *inputs[1:])
-        if not over_time:
+        if over_time:
+            replacement = (*map(replaced, inputs[:1]), *inputs[1:])
+        else:
             replacement = tuple(map(replaced, inputs))
         return replacement if aliases else None
 
     def _hook_over_time(self, module: Any, row: int, argument: Any, alias: Tensor) -> None:
-        key = Key(row, "time_squares", next(self._pass.parts))
+        key = self._key(row, "time_squares")
         if isinstance(argument, PackedSequence):
             self._pass.batch_sizes[key] = argument.batch_sizes.tolist()
         owner = self._pass
@@ -275,91 +271,104 @@ class Signals:
 
         hook_gradient(alias, hook)
 
-    def _hook(self, name: str, row: int) -> Callable[[Tensor], None]:
-        """A hook that takes the norm of a gradient into the present pass, never a later one."""
-        owner = self._pass
-        key = Key(row, name, next(owner.parts))
+    def _hook(self, tensor: Tensor, key: Key) -> None:
+        """Take the norm of a gradient into the present pass, never into a later one.
+
+        A gradient that is itself to be differentiated (`create_graph`) does not end the pass: what
+        it is for is yet to come, and replaces it.
+        """
+        owner, run = self._pass, self._run
 
         def hook(gradient: Tensor) -> None:
             if not owner.closed:
                 with self._timed():
-                    owner.backward_seen = True
+                    owner.reached.add(run.number)
+                    owner.backward_seen |= not torch.is_grad_enabled()
                     self._take_norm(owner, key, gradient)
 
-        return hook
+        owner.hold(run)
+        handle = hook_gradient(tensor, hook)
+        if tensor.grad_fn is None:
+            owner.leaf_hooks.append(handle)
 
     def _leave(self, module: nn.Module, output: Any) -> None:
-        while self._frames and self._frames[-1].module is not module:
+        while self._frames[-1].module is not module:
             self._frames.pop()
-        if not self._frames:
-            return
         frame = self._frames.pop()
         if frame.span >= 0:
             self._pass.spans[frame.span].end = sequence_number()
         if frame.row >= 0:
             self._record(frame, output)
         if not self._frames and frame.enabled:
-            self._walk(output)
+            if not is_in_backward() or self._opened_spans():
+                self._walk(output)
+            self._run = Run(0)
+
+    def _opened_spans(self) -> bool:
+        """Whether a layer was seen in this run: a checkpoint may only repeat what was seen."""
+        latest = itertools.takewhile(
+            lambda span: span.run == self._run.number, reversed(self._pass.spans)
+        )
+        return any(span.row >= 0 for span in latest)
 
     def _record(self, frame: _Frame, output: Any) -> None:
         row, owner = frame.row, self._pass
-        owner.calls[row] = owner.calls.get(row, 0) + 1
+        owner.calls[row][self._run.number] += 1
         if frame.span < 0:
             return
-        if frame.first_input is not None:
-            self._take_norm(owner, Key(row, "input_norm", next(owner.parts)), frame.first_input)
-        for index, tensor in enumerate(floating_tensors(output)):
-            if index == 0:
+        first: Key | None = None
+        for tensor in floating_tensors(output):
+            key = self._key(row, "output_grad_norm")
+            if first is None:
+                first = key
                 owner.output_dtypes[row] = tensor.dtype
-                self._take_norm(owner, Key(row, "output_norm", next(owner.parts)), tensor)
+                self._take_norm(owner, self._key(row, "output_norm"), tensor)
+            owner.first_part[key.part] = first.part
             if tensor.requires_grad:
-                hook_gradient(tensor, self._hook("output_grad_norm", row))
+                self._hook(tensor, key)
 
     def _take_norm(self, owner: Pass, key: Key, values: Tensor) -> None:
+        """Take a norm, unless it was the last one that was taken anyway."""
         owner.sizes[key] = values.numel()
-        owner.reading.add_norm(key, values)
+        if self._newest is not None:
+            tensor, version, taken_in, known = self._newest
+            if tensor() is values and values._version == version and taken_in is owner:
+                owner.same_as[key] = known
+                return
+        owner.same_as.pop(key, None)
+        owner.reading.add_norm(key, values.resolve_conj())
+        self._newest = weakref.ref(values), values._version, owner, key
 
     def _walk(self, output: Any) -> None:
-        outputs = [tensor for tensor in floating_tensors(output) if tensor.grad_fn is not None]
-        if self._pass.walk is None:
-            return
-        trace = self._pass.walk.walk(outputs)
-        self._pass.edges |= trace.edges
-        for activation in trace.activations:
+        for activation in self._pass.walk(output).activations:
             self._observe_activation(activation)
 
     def _observe_activation(self, activation: Activation) -> None:
-        owner, part = self._pass, len(self._pass.activations)
-        owner.activations.append(activation)
-        row = owner.spans[activation.span].row
+        owner, span = self._pass, self._pass.spans[activation.span]
+        part = owner.next_part(span.run)
+        owner.activations[part] = activation
 
         def hook(into: tuple[Tensor | None, ...], out_of: tuple[Tensor | None, ...]) -> None:
             if owner.closed or into[0] is None or out_of[0] is None:
                 return
             with self._timed():
-                owner.reading.add_norm(Key(row, "activation_in_norm", part), into[0])
-                owner.reading.add_norm(Key(row, "activation_out_norm", part), out_of[0])
+                self._take_norm(owner, Key(span.row, "activation_out_norm", part), out_of[0])
+                self._take_norm(owner, Key(span.row, "activation_in_norm", part), into[0])
 
         activation.node.register_hook(hook)
-        slopes = slope(activation.node) if activation.readable else None
+        slopes = slope(activation.node, activation.name, readable=activation.readable)
         activation.node = None
         if slopes is not None:
-            layer = self._rows[row].layer
-            for name, figure in slope_figures(slopes, activation.name, layer).items():
-                owner.reading.add(Key(row, name, part), figure)
+            module = self._rows[span.row].module()
+            for name, figure in slope_figures(slopes, activation.name, module).items():
+                owner.reading.add(Key(span.row, name, part), figure)
 
 
-def floating_tensors(structure: Any) -> Iterator[Tensor]:
-    """The floating or complex tensors in nested tuples, lists, mappings and dataclasses."""
-    if isinstance(structure, Tensor):
-        if structure.is_floating_point() or structure.is_complex():
-            yield structure
-    elif isinstance(structure, Mapping):
-        for member in structure.values():
-            yield from floating_tensors(member)
-    elif isinstance(structure, tuple | list):
-        for member in structure:
-            yield from floating_tensors(member)
-    elif is_dataclass(structure) and not isinstance(structure, type):
-        for entry in fields(structure):
-            yield from floating_tensors(getattr(structure, entry.name))
+def _alias_of(tensor: Tensor) -> Tensor:
+    """A view of the whole tensor that requires gradient, with the tensor's own attributes."""
+    alias = tensor.view_as(tensor)
+    if not alias.requires_grad:
+        alias.requires_grad_()
+    if type(tensor) is Tensor:
+        alias.__dict__.update(tensor.__dict__)
+    return alias

@@ -5,9 +5,9 @@ Everything here runs on the host, on NumPy, after the copy.
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -15,45 +15,69 @@ from numpy.typing import NDArray
 
 from gradwatch.layer import Layer
 from gradwatch.snapshot import ROW_OF, FloatArray
+from gradwatch.torch.graph import Activation
+from gradwatch.torch.passes import Pass
 from gradwatch.torch.reading import Key
 from gradwatch.torch.recurrent import LEAST_CALLS, decay_and_growth_log10, packed_squares
-from gradwatch.torch.signals import Pass
 
 Figures = Mapping[Key, NDArray[np.float64]]
 
+SIGNAL_FIGURES = frozenset(
+    {
+        *("input_norm", "output_norm", "input_grad_norm", "output_grad_norm", "time_squares"),
+        *("activation_in_norm", "activation_out_norm"),
+        *("mean_slope", "saturation_fraction", "dead_fraction"),
+    }
+)
+"""Names of the figures that the signal hooks take."""
 
-@dataclass(frozen=True)
-class _Grouped:
-    """Figures by row and name, parts in order."""
 
-    figures: dict[tuple[int, str], list[tuple[int, NDArray[np.float64]]]]
+class _Figures:
+    """The signal figures of one pass that count, by row and name, parts in order of the calls."""
 
-    @classmethod
-    def of(cls, figures: Figures) -> _Grouped:
-        grouped: dict[tuple[int, str], list[tuple[int, NDArray[np.float64]]]] = defaultdict(list)
-        for key in sorted(figures, key=lambda key: key.part):
-            grouped[key.row, key.name].append((key.part, figures[key]))
-        return cls(dict(grouped))
+    def __init__(self, collected: Pass, figures: Figures) -> None:
+        self._sizes = collected.sizes
+        self._parts: dict[tuple[int, str], dict[int, NDArray[np.float64]]] = defaultdict(dict)
+        for key, figure in figures.items():
+            if key.name in SIGNAL_FIGURES:
+                self._parts[key.row, key.name][key.part] = figure
+        for key, known in collected.same_as.items():
+            self._parts[key.row, key.name][key.part] = figures[known]
+        for (row, name), parts in self._parts.items():
+            if len(parts) > 1:
+                counted = collected.counted_parts(row, parts)
+                self._parts[row, name] = {part: parts[part] for part in sorted(counted)}
 
-    def parts(self, row: int, name: str) -> list[tuple[int, NDArray[np.float64]]]:
-        return self.figures.get((row, name), [])
+    def parts(self, row: int, name: str) -> dict[int, NDArray[np.float64]]:
+        """Part → figure."""
+        return self._parts.get((row, name), {})
 
     def scalars(self, row: int, name: str) -> NDArray[np.float64]:
-        return np.asarray([figure[0] for _, figure in self.parts(row, name)])
+        """The figures, shape (parts,)."""
+        return np.asarray([figure[0] for figure in self.parts(row, name).values()])
 
-    def norm(self, row: int, name: str) -> float:
-        """Root of the sum of squares over all parts, NaN without any."""
-        return root_sum_square(self.scalars(row, name))
+    def norm(self, row: int, name: str, among: Iterable[int] | None = None) -> float:
+        """Root of the sum of squares over all parts, or some of them; NaN without any."""
+        parts = self.parts(row, name)
+        wanted = parts if among is None else [part for part in among if part in parts]
+        return root_sum_square([parts[part][0] for part in wanted])
+
+    def rms(self, row: int, name: str, among: Iterable[int] | None = None) -> float:
+        """Root of the mean square over all parts, or some of them; NaN without any."""
+        parts = self.parts(row, name)
+        wanted = list(parts if among is None else [part for part in among if part in parts])
+        count = sum(self._sizes[Key(row, name, part)] for part in wanted)
+        return self.norm(row, name, wanted) / math.sqrt(count) if count else math.nan
 
 
 def root_sum_square(norms: Iterable[float] | NDArray[np.float64]) -> float:
     """The norm of parts whose norms are given; +inf if any is not finite, NaN without any."""
-    values = np.asarray(list(norms), dtype=np.float64)
-    if not values.size:
-        return float("nan")
-    if not np.isfinite(values).all():
-        return float("inf")
-    return float(np.hypot.reduce(values))
+    values = list(norms)
+    if len(values) == 1:
+        return abs(float(values[0])) if math.isfinite(values[0]) else math.inf
+    if not values:
+        return math.nan
+    return float(np.hypot.reduce(values)) if np.isfinite(values).all() else math.inf
 
 
 def store(packed: FloatArray, name: str, row: int, figure: float) -> None:
@@ -73,85 +97,94 @@ def store_signals(
         figures: The figures of the step.
         layers: The rows.
     """
-    grouped = _Grouped.of(figures)
+    counted = _Figures(collected, figures)
+    activations = collected.activations_by_row()
     for row, layer in enumerate(layers):
-        calls = collected.calls.get(row) or collected.detached_calls.get(row, 0)
-        store(packed, "forward_calls", row, calls)
-        if not calls:
-            continue
-        _store_sizes(packed, collected, grouped, row)
-        _store_gradients(packed, collected, grouped, row)
-        _store_activations(packed, collected, grouped, row)
-        _store_time(packed, collected, grouped, row, repeated=layer.recurrent)
+        statistics: dict[str, float] = {"forward_calls": collected.call_count(row)}
+        if statistics["forward_calls"]:
+            statistics |= _sizes(collected, counted, row)
+            statistics |= _gradients(counted, row, activations.get(row, {}))
+            statistics |= _activations(counted, row, activations.get(row, {}))
+            statistics |= _time(collected, counted, row, repeated=layer.recurrent)
+        for name, figure in statistics.items():
+            store(packed, name, row, figure)
 
 
-def _store_sizes(packed: FloatArray, collected: Pass, grouped: _Grouped, row: int) -> None:
-    for name, norm in (("input_rms", "input_norm"), ("output_rms", "output_norm")):
-        store(packed, name, row, _rms(collected, grouped, row, norm))
+def _sizes(collected: Pass, counted: _Figures, row: int) -> dict[str, float]:
+    statistics = {
+        "input_rms": counted.rms(row, "input_norm"),
+        "output_rms": counted.rms(row, "output_norm"),
+    }
     dtype = collected.output_dtypes.get(row)
     if dtype is not None and dtype.is_floating_point:
-        store(packed, "tiny_log10", row, tiny_log10(dtype))
+        statistics["tiny_log10"] = tiny_log10(dtype)
+    return statistics
 
 
-def _store_gradients(packed: FloatArray, collected: Pass, grouped: _Grouped, row: int) -> None:
+def _gradients(
+    counted: _Figures, row: int, activations: Mapping[int, Activation]
+) -> dict[str, float]:
+    """Signals at the layer's output and input; the output is what its own activation is given."""
     inside = [
         part
-        for part, activation in enumerate(collected.activations)
-        if activation.inside and collected.spans[activation.span].row == row
+        for part, activation in activations.items()
+        if activation.inside and not activation.buried
     ]
-    output = grouped.norm(row, "output_grad_norm")
-    if inside:
-        into = dict(grouped.parts(row, "activation_in_norm"))
-        output = root_sum_square(into[part][0] for part in inside if part in into)
-    store(packed, "output_grad_norm", row, output)
-    store(packed, "output_grad_rms", row, _rms(collected, grouped, row, "output_grad_norm"))
-    store(packed, "input_grad_norm", row, grouped.norm(row, "input_grad_norm"))
+    first = min((activations[part].position for part in inside), default=0)
+    inner = [part for part in inside if activations[part].position == first]
+    at_output, parts = "output_grad_norm", None
+    if set(inner) & counted.parts(row, "activation_in_norm").keys():
+        at_output, parts = "activation_in_norm", inner
+    return {
+        "output_grad_norm": counted.norm(row, at_output, parts),
+        "output_grad_rms": counted.rms(row, at_output, parts),
+        "input_grad_norm": counted.norm(row, "input_grad_norm"),
+    }
 
 
-def _store_activations(packed: FloatArray, collected: Pass, grouped: _Grouped, row: int) -> None:
-    into = dict(grouped.parts(row, "activation_in_norm"))
-    out_of = dict(grouped.parts(row, "activation_out_norm"))
+def _activations(
+    counted: _Figures, row: int, activations: Mapping[int, Activation]
+) -> dict[str, float]:
+    """Slopes, and the gains of activations one behind the other, added up."""
     by_position: dict[int, list[int]] = defaultdict(list)
-    for part in sorted(into.keys() & out_of.keys()):
-        by_position[collected.activations[part].position].append(part)
-    gains = []
-    for parts in by_position.values():
-        before = root_sum_square(into[part][0] for part in parts)
-        after = root_sum_square(out_of[part][0] for part in parts)
-        gains.append(log10_ratio(before, after))
-    if gains:
-        store(packed, "activation_gain_log10", row, float(np.sum(gains)))
+    for part in counted.parts(row, "activation_in_norm"):
+        if not activations[part].buried:
+            by_position[activations[part].position].append(part)
+    gains = [
+        log10_ratio(
+            counted.norm(row, "activation_in_norm", parts),
+            counted.norm(row, "activation_out_norm", parts),
+        )
+        for parts in by_position.values()
+    ]
+    statistics = {"activation_gain_log10": sum(gains)} if gains else {}
     for name in ("mean_slope", "saturation_fraction", "dead_fraction"):
-        figures = grouped.scalars(row, name)
+        figures = counted.scalars(row, name)
         if figures.size:
-            store(packed, name, row, float(figures.mean()))
+            statistics[name] = float(figures.mean())
+    return statistics
 
 
-def _store_time(
-    packed: FloatArray, collected: Pass, grouped: _Grouped, row: int, *, repeated: bool
-) -> None:
+def _time(collected: Pass, counted: _Figures, row: int, *, repeated: bool) -> dict[str, float]:
     """Decay over time from the input gradient, or from repeated calls of a layer that feeds itself.
 
     Of several calls of a recurrent module the longest counts.
     """
-    sequences = []
-    for part, squares in grouped.parts(row, "time_squares"):
+    sequences: list[NDArray[np.float64]] = []
+    for part, squares in counted.parts(row, "time_squares").items():
         batch_sizes = collected.batch_sizes.get(Key(row, "time_squares", part))
         per_step = packed_squares(squares, batch_sizes) if batch_sizes else squares
         sequences.append(np.sqrt(per_step))
-    calls = grouped.scalars(row, "output_grad_norm")
-    if not sequences and repeated and calls.size >= LEAST_CALLS:
-        sequences.append(calls)
-    if sequences:
-        decay, growth = decay_and_growth_log10(max(sequences, key=len))
-        store(packed, "time_decay_log10", row, decay)
-        store(packed, "time_growth_log10", row, growth)
-
-
-def _rms(collected: Pass, grouped: _Grouped, row: int, name: str) -> float:
-    parts = grouped.parts(row, name)
-    count = sum(collected.sizes[Key(row, name, part)] for part, _ in parts)
-    return grouped.norm(row, name) / np.sqrt(count) if count else float("nan")
+    if not sequences and repeated:
+        by_call: dict[int, list[float]] = defaultdict(list)
+        for part, figure in counted.parts(row, "output_grad_norm").items():
+            by_call[collected.first_part[part]].append(figure[0])
+        norms = [root_sum_square(by_call[call]) for call in sorted(by_call)]
+        sequences = [np.asarray(norms)] if len(norms) >= LEAST_CALLS else []
+    if not sequences:
+        return {}
+    decay, growth = decay_and_growth_log10(max(sequences, key=len))
+    return {"time_decay_log10": decay, "time_growth_log10": growth}
 
 
 def log10_ratio(numerator: float, denominator: float) -> float:

@@ -68,12 +68,11 @@ def renamed(history: History, name: Callable[[str], str] = "model.{}.odd name".f
 
     def rename(layer: Layer) -> Layer:
         module = layer.activation_module
-        return replace(
-            layer, name=name(layer.name), activation_module=module and name(module)
-        )
+        return replace(layer, name=name(layer.name), activation_module=module and name(module))
 
     return _each(
-        history, lambda snapshot: _with(snapshot, layers=[rename(layer) for layer in snapshot.layers])
+        history,
+        lambda snapshot: _with(snapshot, layers=[rename(layer) for layer in snapshot.layers]),
     )
 
 

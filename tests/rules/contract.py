@@ -47,9 +47,7 @@ def only(rule: Rule, history: History) -> Diagnosis:
 
 def alarms(findings: Iterable[Finding]) -> list[tuple[str, str]]:
     """(code, cause) of every finding above a notice, resolved ones included."""
-    return [
-        (finding.code, finding.cause) for finding in findings if finding.severity != "notice"
-    ]
+    return [(finding.code, finding.cause) for finding in findings if finding.severity != "notice"]
 
 
 class RuleContract:

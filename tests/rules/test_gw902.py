@@ -100,9 +100,7 @@ def test_it_explains_no_other_finding_away():
     watcher = Watcher(ALL_RULES)
     watcher.degrade(BLIND)
     for step in range(12):
-        watcher.observe(
-            snapshot(SIGMOID, step, **backward_signals(SIGMOID, activation=-0.7))
-        )
+        watcher.observe(snapshot(SIGMOID, step, **backward_signals(SIGMOID, activation=-0.7)))
     assert {finding.code for finding in watcher.findings} == {"GW101", "GW902"}
 
 

@@ -101,5 +101,5 @@ def _numbers(names: Sequence[str], prefix: str, suffix: str) -> range | None:
     if len(numbers) < len(names):
         return None
     step = numbers[1] - numbers[0]
-    evenly = range(numbers[0], numbers[-1] + (1 if step > 0 else -1), step)
+    evenly = range(numbers[0], numbers[-1] + step, step)
     return evenly if list(evenly) == numbers else None

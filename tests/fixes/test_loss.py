@@ -1,0 +1,72 @@
+"""The loss that belongs to each kind of output."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from gradwatch.fixes.loss import loss_on_logits
+from gradwatch.layer import Layer
+
+from .nets import run_torch
+
+LOGITS = torch.linspace(-3, 3, 12).view(4, 3)
+
+
+def head(activation: str | None, module: str | None = None) -> Layer:
+    return Layer("head", "Linear", activation=activation, activation_module=module)
+
+
+def value(layer: Layer, targets: torch.Tensor) -> torch.Tensor:
+    namespace = run_torch(loss_on_logits([layer]), model=nn.Identity())
+    return namespace["loss_fn"](namespace["model"], (LOGITS, targets))
+
+
+def test_a_sigmoid_output_gets_the_binary_cross_entropy():
+    targets = torch.rand(4, 3)
+    torch.testing.assert_close(
+        value(head("sigmoid"), targets), F.binary_cross_entropy(LOGITS.sigmoid(), targets)
+    )
+
+
+def test_a_tanh_output_gets_the_binary_cross_entropy_of_targets_from_minus_one_to_one():
+    targets = torch.rand(4, 3) * 2 - 1
+    expected = F.binary_cross_entropy((LOGITS.tanh() + 1) / 2, (targets + 1) / 2)
+    torch.testing.assert_close(value(head("tanh"), targets), expected)
+
+
+@pytest.mark.parametrize("activation", [None, "softmax"])
+def test_any_other_output_gets_the_cross_entropy_of_class_indices(activation):
+    targets = torch.tensor([0, 1, 2, 0])
+    torch.testing.assert_close(value(head(activation), targets), F.cross_entropy(LOGITS, targets))
+
+
+def test_targets_without_the_axis_of_a_single_output_fit():
+    namespace = run_torch(loss_on_logits([head("sigmoid")]), model=nn.Linear(3, 1))
+    assert namespace["loss_fn"](namespace["model"], (LOGITS, torch.ones(4))).shape == ()
+
+
+def test_a_confidently_wrong_output_gets_a_gradient_of_about_one_again():
+    model = nn.Sequential(nn.Linear(3, 1), nn.Sigmoid())
+    nn.init.constant_(model[0].bias, 20.0)
+    batch = (torch.zeros(1, 3), torch.zeros(1, 1))
+    (squared,) = torch.autograd.grad(F.mse_loss(model(batch[0]), batch[1]), [model[0].bias])
+    namespace = run_torch(
+        loss_on_logits([Layer("0", "Linear", activation="sigmoid", activation_module="1")]),
+        model=model,
+    )
+    (entropy,) = torch.autograd.grad(namespace["loss_fn"](model, batch), [model[0].bias])
+    assert squared.item() < 1e-6
+    assert entropy.item() == pytest.approx(1.0, abs=1e-3)
+
+
+def test_a_function_in_forward_is_to_be_taken_out():
+    code = loss_on_logits([head("sigmoid")]).snippets["torch"]
+    assert "# In forward: the bare value instead of torch.sigmoid(...)" in code
+
+
+def test_softmax_is_to_be_taken_out_behind_an_output_without_activation():
+    code = loss_on_logits([head(None)]).snippets["torch"]
+    assert "# Take out softmax after 'head', in the model and in front of the loss." in code
