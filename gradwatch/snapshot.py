@@ -233,9 +233,9 @@ class Snapshot:
         $r = \lVert g \rVert / \max(\lVert W \rVert, 0.1\sqrt{\mathrm{fan\_out}})$: the floor is for
         layers that start at zero.
         """
-        return (self.grad_norm / np.maximum(self.weight_norm, self._weight_floor)).astype(
-            np.float32
-        )
+        with np.errstate(invalid="ignore", over="ignore"):
+            ratio = self.grad_norm / np.maximum(self.weight_norm, self._weight_floor)
+        return ratio.astype(np.float32)
 
     @property
     def elasticity(self) -> FloatArray:

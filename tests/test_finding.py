@@ -69,8 +69,6 @@ def test_layer_names_in_words(count, words):
     assert listed(tuple(f"l{number}" for number in range(count))) == words
 
 
-@pytest.mark.parametrize(
-    ("most", "words"), [(2, "3 layers (a to c)"), (3, "layers a, b and c")]
-)
+@pytest.mark.parametrize(("most", "words"), [(2, "3 layers (a to c)"), (3, "layers a, b and c")])
 def test_how_many_names_are_listed_can_be_set(most, words):
     assert listed(("a", "b", "c"), most=most) == words

@@ -209,8 +209,12 @@ class TestReach:
     @BOUNDED_RUN
     @given(graphs())
     def test_consumers_are_the_inputs_the_other_way_round(self, layers):
-        pairs = {(row, fed) for row, fed_rows in enumerate(flow.consumers(layers)) for fed in fed_rows}
-        assert pairs == {(source, row) for row, layer in enumerate(layers) for source in layer.inputs}
+        pairs = {
+            (row, fed) for row, fed_rows in enumerate(flow.consumers(layers)) for fed in fed_rows
+        }
+        assert pairs == {
+            (source, row) for row, layer in enumerate(layers) for source in layer.inputs
+        }
 
     @BOUNDED_RUN
     @given(graphs())
@@ -286,7 +290,9 @@ class TestOddNets:
             pytest.approx(-3.0)
         )
 
-    @pytest.mark.xfail(reason="only a layer that nothing feeds counts as a beginning, norms included")
+    @pytest.mark.xfail(
+        reason="only a layer that nothing feeds counts as a beginning, norms included"
+    )
     def test_forward_growth_is_seen_behind_a_normalisation_of_the_inputs(self):
         layers = (
             Layer(name="norm", kind="BatchNorm1d", depth=0, weighted=False),

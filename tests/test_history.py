@@ -7,7 +7,6 @@ import warnings
 import numpy as np
 import pytest
 from hypothesis import given
-from hypothesis import strategies as st
 
 from gradwatch.history import EARLY_SAMPLES, WARM_UP_SAMPLES, History, Window
 from gradwatch.snapshot import STATISTICS, State
@@ -269,7 +268,5 @@ class TestStates:
         ],
     )
     def test_a_row_has_run_if_every_sample_that_looked_saw_it(self, calls, ran):
-        history = steady(
-            chain(1), steps=range(2), at=lambda step: {"forward_calls": calls[step]}
-        )
+        history = steady(chain(1), steps=range(2), at=lambda step: {"forward_calls": calls[step]})
         assert Window(tuple(history), history).has_run().tolist() == [ran]

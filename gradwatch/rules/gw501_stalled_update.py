@@ -15,7 +15,8 @@ The update ratio $u = \lVert \Delta W \rVert / \lVert W \rVert$, weight decay le
 across the optimizer step. The rule fires if its median over layers is below 1e-5 and its largest
 value in the whole run below 3e-5, although there is something to learn: the gradient is more than a
 thousandth of the weights. An elasticity above $10^{1.5}$ (a loss so steep that such a step still
-matters) is left alone. Medians over five samples, in two windows in a row. A learning rate that decays to zero at the end of a schedule is not meant.
+matters) is left alone. Medians over five samples, in two windows in a row. A learning rate that
+decays to zero at the end of a schedule is not meant.
 
 ## Example
 

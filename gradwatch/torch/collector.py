@@ -185,8 +185,11 @@ class Collector:
         """
         if self._signals is None or not self._signals.is_armed:
             return 0.0
-        observed.collected = self._signals.disarm()
-        observed.collected.closed = not is_in_backward()
+        collected = self._signals.disarm()
+        collected.closed = not is_in_backward()
+        collected.reading.take(observed.draft.reading)
+        observed.draft.reading = collected.reading
+        observed.collected = collected
         return self._signals.seconds
 
     def _send_signals(self, observed: _Observed, collected: Pass) -> None:
@@ -196,7 +199,6 @@ class Collector:
             observed.collected = None
             return
         self.unseen_passes = 0
-        observed.draft.reading.take(collected.reading)
         self._rows.learn(collected.wiring())
         self._parameters.read_spread(observed.draft)
 

@@ -25,7 +25,7 @@ _PRODUCTS = frozenset({"MulBackward0", "BmmBackward0"})
 _MIXING = ("Addmm", "Addmv", "Addbmm", "Baddbmm", "Bmm", "Mm", "Mv", "Convolution", "Linear")
 
 
-@dataclass
+@dataclass(slots=True)
 class Span:
     """The autograd nodes that one call of a module made: sequence numbers in [start, end).
 
@@ -50,7 +50,7 @@ class Span:
     end: int = 0
 
 
-@dataclass
+@dataclass(slots=True)
 class Activation:
     """One activation node.
 
@@ -76,7 +76,7 @@ class Activation:
     readable: bool = True
 
 
-@dataclass
+@dataclass(slots=True)
 class Trace:
     """What one walk found.
 
@@ -89,7 +89,7 @@ class Trace:
     edges: set[tuple[int, int]] = field(default_factory=set)
 
 
-@dataclass
+@dataclass(slots=True)
 class _Flow:
     """What reaches a node from the output side.
 
@@ -202,6 +202,7 @@ class GraphWalk:
     def _step(self, sequence: int, node: Any, flow: _Flow, trace: Trace) -> _Flow:
         """What goes on from a node to its sources."""
         owner, pending = flow.owner, flow.pending
+        kind = type(node).__name__
         name = activation_of(node)
         is_activation = name is not None and self._is_activation(name, flow)
         if name is not None and is_activation:
@@ -209,9 +210,10 @@ class GraphWalk:
             if sequence not in self._owner_of:
                 pending += ((self._activation(sequence, node, name, flow), 0),)
         self._owner_of[sequence] = owner
-        if type(node).__name__ == _HIDES_A_GRAPH:
+        if kind == _HIDES_A_GRAPH:
             return _Flow()
-        gates = _is_product(node) or (flow.gates and _passes_gate(node))
+        gates = kind in _PRODUCTS and _joins_branches(node)
+        gates = gates or (flow.gates and _passes_gate(node))
         if owner < 0:
             return _Flow(owner, flow.spans, pending, gates)
         self._arrive(owner, flow.spans, pending, trace)
@@ -219,7 +221,7 @@ class GraphWalk:
             owner=owner,
             spans=1 << owner,
             gates=gates,
-            mixed=flow.mixed or type(node).__name__.startswith(_MIXING),
+            mixed=flow.mixed or kind.startswith(_MIXING),
             inner=flow.inner + is_activation,
         )
 
@@ -272,11 +274,9 @@ class GraphWalk:
         return index
 
 
-def _is_product(node: Any) -> bool:
-    """Whether the node multiplies two branches: no dropout mask, learned scale or square."""
-    if type(node).__name__ not in _PRODUCTS:
-        return False
-    sources = [source for source, _ in node.next_functions]
+def _joins_branches(product: Any) -> bool:
+    """Whether a product is one of two branches: no dropout mask, learned scale or square."""
+    sources = [source for source, _ in product.next_functions]
     return (
         len(sources) == 2
         and sources[0] is not sources[1]

@@ -13,6 +13,12 @@ LEAF_NODE: type = torch._C._functions.AccumulateGrad  # type: ignore[attr-define
 
 _SAVED = ("_raw_saved_self", "_raw_saved_result", "_raw_saved_self_or_result")
 
+_TRACING_MODES = (
+    torch._C._TorchDispatchModeKey.FAKE,
+    torch._C._TorchDispatchModeKey.PROXY,
+    torch._C._TorchDispatchModeKey.FUNCTIONAL,
+)
+
 
 def sequence_number() -> int:
     """The number that this thread's next autograd node gets; it only ever grows."""
@@ -25,8 +31,14 @@ def is_in_backward() -> bool:
 
 
 def is_traced() -> bool:
-    """Whether a tracer or a compiler is looking on: what a hook does now would become its code."""
-    return bool(torch._C._is_tracing()) or torch.compiler.is_compiling()
+    """Whether a tracer, a compiler or fake tensors are at work: no tensor of now may be kept."""
+    if torch.compiler.is_compiling():  # first: a compiler cannot follow the other questions
+        return True
+    if torch._C._is_tracing():
+        return True
+    if not torch._C._len_torch_dispatch_stack():
+        return False
+    return any(torch._C._get_dispatch_mode(mode) is not None for mode in _TRACING_MODES)
 
 
 def is_transformed() -> bool:

@@ -48,7 +48,8 @@ class Optimizers:
         self._known: weakref.WeakKeyDictionary[Optimizer, _Known] = weakref.WeakKeyDictionary()
         self._model: set[int] | None = None
         self._missing: set[int] | None = None
-        self._awaited = 0
+        self._stepped: list[_Known] = []
+        self._expected = self._awaited = self._counted = 0
         self.stranger: str | None = None
         """Name of an optimizer that trains the model too, but was not given."""
         for optimizer in _listed(given):
@@ -62,7 +63,7 @@ class Optimizers:
     @property
     def any_stepped(self) -> bool:
         """Whether an optimizer has stepped since the last `close`."""
-        return any(known.stepped for known in self._known.values())
+        return bool(self._stepped)
 
     def accepts(self, optimizer: Optimizer) -> bool:
         """Whether this optimizer's steps are steps of the model."""
@@ -83,6 +84,7 @@ class Optimizers:
         """
         known = self._known[optimizer]
         known.stepped = True
+        self._stepped.append(known)
         if self._awaited:
             self._awaited -= known.expected
             return not self._awaited
@@ -94,10 +96,15 @@ class Optimizers:
     def close(self) -> None:
         """End of the step."""
         self._model = self._missing = None
-        self._awaited = 0
-        for known in self._known.values():
-            known.expected, known.stepped = known.expected or known.stepped, False
-            self._awaited += known.expected
+        for known in self._stepped:
+            known.stepped = False
+            if not known.expected:
+                known.expected, self._counted = True, -1
+        self._stepped.clear()
+        if self._counted != len(self._known):  # one is new, or was deleted by the user
+            self._counted = len(self._known)
+            self._expected = sum(known.expected for known in self._known.values())
+        self._awaited = self._expected
 
     def _look_at(self, optimizer: Optimizer, known: _Known | None) -> _Known:
         groups = len(optimizer.param_groups)

@@ -13,14 +13,17 @@ from torch.nn import Parameter
 from torch.optim import Optimizer
 
 from gradwatch.torch.reading import (
-    EXACT_ELEMENTS,
     SAMPLE_ELEMENTS,
     Key,
     Reading,
     plain,
+    rows_of,
     strided_sample,
 )
 from gradwatch.torch.rows import Row, Rows
+
+COMPARED_UNITS = 64
+"""Units of a layer, and weights of each, that are compared with each other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,13 +71,13 @@ class Draft:
 
 @dataclass
 class _Batch:
-    """Trained parameters of one device and type.
+    """Trained parameters of one device, type and size of sample.
 
     Args:
         keys: (row, part) of each.
         parameters: The parameters.
         samples: All of each small one and a strided sample of each large one, before the step.
-        before: The samples one after the other, copied.
+        before: Copies of the samples, shape (parameters, elements).
     """
 
     keys: list[tuple[int, int]] = field(default_factory=list)
@@ -112,9 +115,9 @@ class ParameterReader:
         self._batches = self._trained(draft, optimizer)
         draft.optimizers += 1
         for batch in self._batches:
-            batch.before = _joined(batch.samples)
-            _read(draft.reading, "before_norm", batch, batch.before)
+            batch.before = _copied(batch.samples)
             batch.samples = []
+            draft.reading.add_row_norms(_keys(batch, "before_norm"), batch.before)
         if read_gradients:
             self._read_gradients(draft)
 
@@ -124,11 +127,10 @@ class ParameterReader:
             self._read_gradients(draft)
         batches, self._batches = self._batches, []
         for batch in batches:
-            batch.samples = [_sampled(plain(parameter)) for parameter in batch.parameters]
-            after = _joined(batch.samples)
-            _read(draft.reading, "update_norm", batch, after - batch.before)
+            after = _copied([_sampled(plain(parameter)) for parameter in batch.parameters])
+            draft.reading.add_row_norms(_keys(batch, "update_norm"), after - batch.before)
             if any(draft.parts[part].decay for _, part in batch.keys):
-                _read(draft.reading, "after_norm", batch, after)
+                draft.reading.add_row_norms(_keys(batch, "after_norm"), after)
 
     def read_frozen(self, draft: Draft) -> None:
         """Read the weights of the rows that no optimizer trains."""
@@ -143,15 +145,21 @@ class ParameterReader:
 
     def read_spread(self, draft: Draft) -> None:
         """Read how much the output units of each layer differ from each other."""
+        alike: dict[tuple[torch.device, torch.dtype, torch.Size], dict[int, Tensor]] = {}
         for index, row in enumerate(self._rows):
             units = _units(row)
             if units is not None:
-                draft.reading.add_norm(Key(index, "spread_norm"), units - units.mean(dim=0))
-                draft.reading.add_norm(Key(index, "unit_norm"), units)
+                group = units.device, units.dtype, units.shape
+                alike.setdefault(group, {})[index] = units
+        for layers in alike.values():
+            units = torch.stack(list(layers.values()))
+            spread = (units - units.mean(dim=1, keepdim=True)).flatten(1)
+            draft.reading.add_row_norms([Key(row, "spread_norm") for row in layers], spread)
+            draft.reading.add_row_norms([Key(row, "unit_norm") for row in layers], units.flatten(1))
 
     def _trained(self, draft: Draft, optimizer: Optimizer) -> list[_Batch]:
         """The parameters of the optimizer that the draft does not hold yet."""
-        batches: dict[tuple[torch.device, torch.dtype], _Batch] = {}
+        batches: dict[tuple[torch.device, torch.dtype, int], _Batch] = {}
         large: list[tuple[Key, Tensor]] = []
         for group in optimizer.param_groups:
             decay = _decay(group)
@@ -168,7 +176,8 @@ class ParameterReader:
                 draft.parts.append(Part(row, draft.optimizers, decay, scale, rounding))
                 if scale > 1:
                     large.append((Key(row, "weight_norm", part), values))
-                batch = batches.setdefault((values.device, values.dtype), _Batch())
+                kind = values.device, values.dtype, sample.numel()
+                batch = batches.setdefault(kind, _Batch())
                 batch.keys.append((row, part))
                 batch.parameters.append(parameter)
                 batch.samples.append(sample)
@@ -187,27 +196,26 @@ class ParameterReader:
         draft.reading.add_norms(keys, gradients)
 
 
-def _read(reading: Reading, name: str, batch: _Batch, joined: Tensor) -> None:
-    """Take the norm of each parameter's piece of a joined tensor."""
-    keys = [Key(row, name, part) for row, part in batch.keys]
-    reading.add_small_norms(keys, torch.split(joined, [sample.numel() for sample in batch.samples]))
+def _keys(batch: _Batch, name: str) -> list[Key]:
+    return [Key(row, name, part) for row, part in batch.keys]
 
 
-def _joined(samples: list[Tensor]) -> Tensor:
-    """The samples one after the other, shape (n,), in a type in which differences are exact."""
-    joined = torch.cat(samples)
-    return joined.float() if joined.element_size() < torch.float32.itemsize else joined
+def _copied(samples: list[Tensor]) -> Tensor:
+    """Copies of the samples, shape (samples, elements), in a type whose differences are exact."""
+    copies = rows_of(samples)
+    return copies.float() if copies.element_size() < torch.float32.itemsize else copies
 
 
 def _sampled(values: Tensor) -> Tensor:
-    """All of a small tensor, a strided sample of a large one, shape (n,)."""
-    return values.reshape(-1) if values.numel() <= SAMPLE_ELEMENTS else strided_sample(values)
+    """All of a small tensor, a strided sample of a large one."""
+    return values if values.numel() <= SAMPLE_ELEMENTS else strided_sample(values)
 
 
 def _units(row: Row) -> Tensor | None:
-    """Weights of at most 1,024 units, shape (units, weights); None where there are no such units.
+    """Weights of evenly chosen units, shape (units, weights), at most 64 of each.
 
-    An embedding's rows are looked up, not computed together, so they are no units.
+    None where there are no units to compare; an embedding's rows are looked up, not computed
+    together, so they are none.
     """
     matrix = next((entry for entry in row.parameters() if entry.ndim > 1), None)
     if matrix is None or not row.layer.weighted or row.layer.kind.startswith("Embedding"):
@@ -215,10 +223,10 @@ def _units(row: Row) -> Tensor | None:
     weights = plain(matrix)
     if getattr(row.module(), "transposed", False):
         weights = weights.transpose(0, 1)
-    units = min(len(weights), 1024)
-    if units < 2 or not weights.numel():
+    if len(weights) < 2 or not weights.numel():
         return None
-    return weights[:units].flatten(1)[:, : max(1, EXACT_ELEMENTS // units)]
+    weights = weights[:: math.ceil(len(weights) / COMPARED_UNITS)].flatten(1)
+    return weights[:, :: math.ceil(weights.shape[1] / COMPARED_UNITS)]
 
 
 def _dense(gradient: Tensor) -> Tensor:

@@ -60,7 +60,8 @@ class Pass:
         self.reached: set[int] = set()
         """Runs that a backward pass has reached."""
         self.output_dtypes: dict[int, torch.dtype] = {}
-        self.batch_sizes: dict[Key, list[int]] = {}
+        self.batch_sizes: dict[int, list[int]] = {}
+        """Part of a packed sequence → its batch sizes."""
         self.activations: dict[int, Activation] = {}
         """Part → activation."""
         self.edges: set[tuple[int, int]] = set()
@@ -68,7 +69,7 @@ class Pass:
         """Rows in order of their first call."""
         self.backward_seen = False
         self.closed = False
-        self.leaf_hooks: list[Any] = []
+        self._leaf_hooks: dict[int, Any] = {}
         self._run_of_part: list[int] = []
         self._runs: list[weakref.ref[Run] | None] = []
         self._walk = GraphWalk(self.spans, sequence_number())
@@ -85,13 +86,12 @@ class Pass:
             self._runs[run.number] = weakref.ref(run)
 
     def is_given_up(self) -> bool:
-        """Whether the graphs of its runs have died with no backward pass."""
-        oldest = next((run for run in self._runs if run is not None), None)
+        """Whether the graphs of many of its runs have died with no backward pass."""
+        held = (run for run in self._runs if run is not None)
+        oldest = next(held, None)
         if oldest is None or oldest() is not None:
             return False
-        held = [run for run in self._runs if run is not None]
-        dead = sum(run() is None for run in held)
-        return dead == len(held) or dead >= ABANDONED_RUNS
+        return 1 + sum(run() is None for run in held) >= ABANDONED_RUNS
 
     def next_part(self, run: int) -> int:
         """A number for the part of a key: unique in a pass, rising with the order of the calls."""
@@ -123,12 +123,19 @@ class Pass:
         self.edges |= trace.edges
         return trace
 
+    def keep_leaf_hook(self, leaf: Tensor, handle: Any) -> None:
+        """Keep the hook of a leaf until the pass is closed, in place of an earlier one."""
+        earlier = self._leaf_hooks.get(id(leaf))
+        if earlier is not None:
+            earlier.remove()
+        self._leaf_hooks[id(leaf)] = handle
+
     def close(self) -> None:
         """No figure is taken any more; hooks on leaf tensors are removed."""
         self.closed = True
-        for handle in self.leaf_hooks:
+        for handle in self._leaf_hooks.values():
             handle.remove()
-        self.leaf_hooks.clear()
+        self._leaf_hooks.clear()
 
     def wiring(self) -> Wiring:
         """Order, edges and activations by row.

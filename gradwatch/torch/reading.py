@@ -41,8 +41,10 @@ class Key(NamedTuple):
     part: int = 0
 
 
-class _Entry(NamedTuple):
-    key: Key
+class _Block(NamedTuple):
+    """Figures that lie one after the other, one for each key, or all of them for a single key."""
+
+    keys: Sequence[Key]
     device: torch.device
     start: int
     length: int
@@ -58,15 +60,20 @@ class Reading:
     """
 
     def __init__(self) -> None:
+        self._single: dict[torch.device, tuple[list[Key], list[Tensor]]] = {}
         self._parts: dict[torch.device, list[Tensor]] = {}
         self._lengths: dict[torch.device, int] = {}
-        self._entries: list[_Entry] = []
+        self._blocks: list[_Block] = []
         self._sent: dict[torch.device, tuple[Tensor, Any | None]] = {}
 
     def add(self, key: Key, figures: Tensor) -> None:
         """Take figures of shape () or (n,)."""
+        self.add_each([key], figures)
+
+    def add_each(self, keys: Sequence[Key], figures: Tensor) -> None:
+        """Take figures of shape (keys,), one for each key."""
         start, length = self._put(figures)
-        self._entries.append(_Entry(key, figures.device, start, length))
+        self._blocks.append(_Block(keys, figures.device, start, length))
 
     def add_norm(self, key: Key, values: Tensor) -> None:
         """Take the L2 norm of a tensor of any shape and floating or complex type.
@@ -76,49 +83,50 @@ class Reading:
         """
         values = plain(values)
         if values.numel() <= EXACT_ELEMENTS or values.dtype == torch.float64:
-            self.add(key, torch.linalg.vector_norm(values, dtype=widest(values)))
+            keys, norms = self._single.setdefault(values.device, ([], []))
+            keys.append(key)
+            norms.append(torch.linalg.vector_norm(values, dtype=widest(values)))
             return
         sample = strided_sample(values)
         start, _ = self._put(torch.linalg.vector_norm(values, dtype=torch.float32))
         fallback, _ = self._put(torch.linalg.vector_norm(sample, dtype=widest(sample)))
-        entry = _Entry(key, values.device, start, 1, fallback, values.numel(), sample.numel())
-        self._entries.append(entry)
+        sizes = values.numel(), sample.numel()
+        self._blocks.append(_Block([key], values.device, start, 1, fallback, *sizes))
 
     def add_norms(self, keys: Iterable[Key], tensors: Iterable[Tensor]) -> None:
-        """Take the L2 norms of many tensors, small ones in one batched call a type and device."""
-        small: dict[tuple[torch.device, torch.dtype], tuple[list[Key], list[Tensor]]] = {}
+        """Take the L2 norms of many tensors, small ones of a type, device and size at once."""
+        alike: dict[tuple[torch.device, torch.dtype, int], tuple[list[Key], list[Tensor]]] = {}
         for key, tensor in zip(keys, tensors, strict=True):
             values = plain(tensor)
-            if 0 < values.numel() <= EXACT_ELEMENTS:
-                group = small.setdefault((values.device, values.dtype), ([], []))
-                group[0].append(key)
-                group[1].append(values)
+            if 0 < values.numel() <= SAMPLE_ELEMENTS:
+                group = values.device, values.dtype, values.numel()
+                group_keys, members = alike.setdefault(group, ([], []))
+                group_keys.append(key)
+                members.append(values)
             else:
                 self.add_norm(key, values)
-        for members, group_values in small.values():
-            self.add_small_norms(members, group_values)
+        for group_keys, members in alike.values():
+            self.add_row_norms(group_keys, rows_of(members))
 
-    def add_small_norms(self, keys: Sequence[Key], tensors: Sequence[Tensor]) -> None:
-        """Take the L2 norms of tensors of one device and real type, none of them empty."""
-        norms = torch.stack(torch._foreach_norm(list(tensors), 2, widest(tensors[0])))
-        start, _ = self._put(norms)
-        self._entries += [
-            _Entry(key, norms.device, start + offset, 1) for offset, key in enumerate(keys)
-        ]
+    def add_row_norms(self, keys: Sequence[Key], rows: Tensor) -> None:
+        """Take the L2 norm of each row of a matrix of shape (keys, n)."""
+        self.add_each(keys, torch.linalg.vector_norm(rows, dim=1, dtype=widest(rows)))
 
     def take(self, other: Reading) -> None:
         """Take over every figure of a reading that was not sent."""
+        other._join_single()
         starts = {device: self._lengths.get(device, 0) for device in other._lengths}
         for device, parts in other._parts.items():
             self._parts.setdefault(device, []).extend(parts)
             self._lengths[device] = starts[device] + other._lengths[device]
-        for entry in other._entries:
-            shift = starts[entry.device]
-            fallback = entry.fallback + shift if entry.fallback >= 0 else -1
-            self._entries.append(entry._replace(start=entry.start + shift, fallback=fallback))
+        for block in other._blocks:
+            shift = starts[block.device]
+            fallback = block.fallback + shift if block.fallback >= 0 else -1
+            self._blocks.append(block._replace(start=block.start + shift, fallback=fallback))
 
     def send(self) -> None:
         """Start the copy of everything to the host; no figure may be added after it."""
+        self._join_single()
         for device, parts in self._parts.items():
             vector = torch.cat(parts)
             if device.type != "cuda":
@@ -146,7 +154,23 @@ class Reading:
         vectors = {
             device: buffer.numpy().astype(np.float64) for device, (buffer, _) in self._sent.items()
         }
-        return {entry.key: _figure(vectors[entry.device], entry) for entry in self._entries}
+        figures: dict[Key, NDArray[np.float64]] = {}
+        for block in self._blocks:
+            vector = vectors[block.device]
+            there = vector[block.start : block.start + block.length]
+            if block.fallback >= 0:
+                figures[block.keys[0]] = _sound(there, vector[block.fallback], block)
+            elif len(block.keys) == 1:
+                figures[block.keys[0]] = there
+            else:
+                figures.update(zip(block.keys, there.reshape(-1, 1), strict=True))
+        return figures
+
+    def _join_single(self) -> None:
+        """Make one block of the norms that came one by one, which most do."""
+        for keys, norms in self._single.values():
+            self.add_each(keys, torch.stack(norms))
+        self._single = {}
 
     def _put(self, figures: Tensor) -> tuple[int, int]:
         device = figures.device
@@ -168,6 +192,15 @@ def plain(values: Tensor) -> Tensor:
     if values.is_complex():
         return torch.view_as_real(values.resolve_conj())
     return values.float() if values.element_size() == 1 else values
+
+
+def rows_of(tensors: list[Tensor]) -> Tensor:
+    """Copies of tensors of one device, type and size, shape (tensors, elements)."""
+    if len(tensors) == 1:  # which flattening would only view
+        return tensors[0].reshape(1, -1).clone()
+    flatten: Any = torch._utils._flatten_dense_tensors
+    joined: Tensor = flatten(tensors)
+    return joined.view(len(tensors), -1)
 
 
 def widest(values: Tensor) -> torch.dtype:
@@ -198,11 +231,9 @@ def _stride(count: int) -> int:
     return stride
 
 
-def _figure(vector: NDArray[np.float64], entry: _Entry) -> NDArray[np.float64]:
-    figures = vector[entry.start : entry.start + entry.length]
-    if entry.fallback < 0:
-        return figures
-    sampled = vector[entry.fallback] * math.sqrt(entry.elements / entry.sampled)
-    overflowed = np.isinf(figures[0]) and _SAFE_NORM < sampled < np.inf
-    underflowed = figures[0] < _SAFE_RMS * math.sqrt(entry.elements) and figures[0] < sampled
-    return np.asarray([sampled]) if overflowed or underflowed else figures
+def _sound(norm: NDArray[np.float64], sample_norm: float, block: _Block) -> NDArray[np.float64]:
+    """The norm, or what the sample says of it where float32 could not hold the squares."""
+    sampled = sample_norm * math.sqrt(block.elements / block.sampled)
+    overflowed = np.isinf(norm[0]) and _SAFE_NORM < sampled < np.inf
+    underflowed = norm[0] < _SAFE_RMS * math.sqrt(block.elements) and norm[0] < sampled
+    return np.asarray([sampled]) if overflowed or underflowed else norm

@@ -46,7 +46,9 @@ class Row:
     def every_parameter(self) -> Iterator[Parameter]:
         """All of its parameters as they are now."""
         module = self.module()
-        for name in self.parameter_names if module is not None else ():
+        if module is None:
+            return
+        for name in self.parameter_names:
             parameter = _parameter(module, name)
             if parameter is not None:
                 yield parameter
@@ -193,24 +195,25 @@ def _own_parameters(module: nn.Module) -> Iterator[tuple[str, Parameter]]:
     if isinstance(module, _WHOLE):
         yield from module.named_parameters()
         return
-    yield from module.named_parameters(recurse=False)
+    for name, parameter in module._parameters.items():
+        if parameter is not None:
+            yield name, parameter
     if (parametrizations := _parametrizations(module)) is not None:
         yield from parametrizations.named_parameters(prefix="parametrizations")
 
 
 def _parametrizations(module: nn.Module) -> nn.Module | None:
-    parametrizations = getattr(module, "parametrizations", None)
-    return parametrizations if isinstance(parametrizations, nn.Module) else None
+    found = getattr(module, "parametrizations", None)
+    return found if isinstance(found, nn.Module) else None
 
 
-def _parameter(module: Any, name: str) -> Parameter | None:
+def _parameter(module: nn.Module, name: str) -> Parameter | None:
     owner_name, _, attribute = name.rpartition(".")
     try:
         owner = module.get_submodule(owner_name) if owner_name else module
     except AttributeError:
         return None
-    found: Parameter | None = getattr(owner, attribute, None)
-    return found
+    return owner._parameters[attribute] if attribute in owner._parameters else None  # noqa: SIM401 -- a scripted one has no get
 
 
 def _is_readable(parameter: Parameter) -> bool:
@@ -234,9 +237,10 @@ def _up_to_date(row: Row) -> Layer:
     parameters = list(row.parameters())
     if module is None or not parameters:
         return row.layer
-    trainable = [parameter for parameter in parameters if parameter.requires_grad]
-    count = sum(parameter.numel() for parameter in trainable or parameters)
-    row.note(inputs=tuple(sorted(row.inputs)))
+    count = sum(entry.numel() for entry in parameters if entry.requires_grad)
+    count = count or sum(entry.numel() for entry in parameters)
+    if len(row.inputs) != len(row.layer.inputs):
+        row.note(inputs=tuple(sorted(row.inputs)))
     kind = _kind(module)  # a lazy module changes its class
     if count != row.layer.parameter_count or kind != row.layer.kind:
         weighted, fan_in, fan_out = _fans(module, parameters)

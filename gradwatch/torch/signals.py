@@ -12,6 +12,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 from torch.nn.utils.rnn import PackedSequence
 
 from gradwatch.torch.activations import slope, slope_figures
+from gradwatch.torch.aliases import aliased_inputs
 from gradwatch.torch.graph import Activation, Span
 from gradwatch.torch.internals import (
     hook_gradient,
@@ -29,7 +31,7 @@ from gradwatch.torch.internals import (
     saved_tensors_are_hooked,
     sequence_number,
 )
-from gradwatch.torch.passes import Pass, Run, floating_tensors, is_observable
+from gradwatch.torch.passes import Pass, Run, floating_tensors
 from gradwatch.torch.reading import Key
 from gradwatch.torch.recurrent import squares_over_time, time_axis
 from gradwatch.torch.rows import Rows
@@ -39,7 +41,7 @@ __all__ = ["Pass", "Signals"]
 _OPAQUE = (nn.MultiheadAttention, nn.RNNBase, nn.RNNCellBase)
 
 
-@dataclass
+@dataclass(slots=True)
 class _Frame:
     """A module that is running.
 
@@ -132,16 +134,16 @@ class Signals:
         self._newest = None
 
     def _before_forward(self, module: nn.Module, inputs: tuple[Any, ...]) -> Any:
-        if threading.get_ident() != self._thread or is_traced() or not self._rows.knows(module):
+        if is_traced() or threading.get_ident() != self._thread or not self._rows.knows(module):
             return None
         with self._timed():
             return self._enter(module, inputs)
         return None
 
     def _after_forward(self, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-        if threading.get_ident() == self._thread and any(
-            frame.module is module for frame in reversed(self._frames)
-        ):
+        if is_traced() or threading.get_ident() != self._thread:
+            return
+        if any(frame.module is module for frame in reversed(self._frames)):
             with self._timed():
                 self._leave(module, output)
 
@@ -197,7 +199,8 @@ class Signals:
         first = next(iter(floating_tensors(inputs)), None)
         if first is not None:
             self._take_norm(self._pass, self._key(row, "input_norm"), first)
-        aliased = self._alias_inputs(frame.module, row, inputs)
+        hook = partial(self._hook_input, frame.module, row, inputs[0] if inputs else None)
+        aliased = aliased_inputs(frame.module, inputs, hook)
         self._open_span(frame)
         return aliased
 
@@ -228,45 +231,22 @@ class Signals:
             )
         )
 
-    def _alias_inputs(
-        self, module: nn.Module, row: int, inputs: tuple[Any, ...]
-    ) -> tuple[Any, ...] | None:
-        """The inputs with an alias in place of each tensor, hooked for *this* module's dL/dx.
+    def _hook_input(self, module: nn.Module, row: int, sequence: Any, alias: Tensor) -> None:
+        """Hook an alias of one of the module's inputs."""
+        self._hook(alias, self._key(row, "input_grad_norm"))
+        if isinstance(module, nn.RNNBase):
+            self._hook_over_time(module, row, sequence, alias)
 
-        The same tensor given twice gets the same alias: MultiheadAttention asks whether q is k. A
-        recurrent module's state is left alone: its dL/dx is that of its sequence.
-        """
-        aliases: dict[int, Tensor] = {}
-        over_time = isinstance(module, nn.RNNBase)
-
-        def replaced(argument: Any) -> Any:
-            if isinstance(argument, PackedSequence):
-                return argument._replace(data=replaced(argument.data))
-            if not is_observable(argument) or not (argument.requires_grad or over_time):
-                return argument
-            if id(argument) not in aliases:
-                aliases[id(argument)] = alias = _alias_of(argument)
-                self._hook(alias, self._key(row, "input_grad_norm"))
-                if over_time:
-                    self._hook_over_time(module, row, inputs[0], alias)
-            return aliases[id(argument)]
-
-        if over_time:
-            replacement = (*map(replaced, inputs[:1]), *inputs[1:])
-        else:
-            replacement = tuple(map(replaced, inputs))
-        return replacement if aliases else None
-
-    def _hook_over_time(self, module: Any, row: int, argument: Any, alias: Tensor) -> None:
+    def _hook_over_time(self, module: Any, row: int, sequence: Any, alias: Tensor) -> None:
         key = self._key(row, "time_squares")
-        if isinstance(argument, PackedSequence):
-            self._pass.batch_sizes[key] = argument.batch_sizes.tolist()
+        if isinstance(sequence, PackedSequence):
+            self._pass.batch_sizes[key.part] = sequence.batch_sizes.tolist()
         owner = self._pass
 
         def hook(gradient: Tensor) -> None:
             if not owner.closed:
                 with self._timed():
-                    axis = time_axis(module, gradient) if key not in owner.batch_sizes else 0
+                    axis = time_axis(module, gradient) if key.part not in owner.batch_sizes else 0
                     owner.reading.add(key, squares_over_time(gradient.detach(), axis))
 
         hook_gradient(alias, hook)
@@ -287,9 +267,21 @@ class Signals:
                     self._take_norm(owner, key, gradient)
 
         owner.hold(run)
-        handle = hook_gradient(tensor, hook)
-        if tensor.grad_fn is None:
-            owner.leaf_hooks.append(handle)
+        hook_gradient(tensor, hook)
+
+    def _hook_leaf(self, leaf: Tensor, key: Key) -> None:
+        """Take the norm of the gradient of a parameter that a layer hands out.
+
+        Its hook would stay for ever, so it goes with the pass; it sees the sum over all calls.
+        """
+        owner = self._pass
+
+        def hook(gradient: Tensor) -> None:
+            if not owner.closed:
+                with self._timed():
+                    self._take_norm(owner, key, gradient)
+
+        owner.keep_leaf_hook(leaf, hook_gradient(leaf, hook))
 
     def _leave(self, module: nn.Module, output: Any) -> None:
         while self._frames[-1].module is not module:
@@ -324,8 +316,10 @@ class Signals:
                 owner.output_dtypes[row] = tensor.dtype
                 self._take_norm(owner, self._key(row, "output_norm"), tensor)
             owner.first_part[key.part] = first.part
-            if tensor.requires_grad:
+            if tensor.grad_fn is not None:
                 self._hook(tensor, key)
+            elif tensor.requires_grad:
+                self._hook_leaf(tensor, key)
 
     def _take_norm(self, owner: Pass, key: Key, values: Tensor) -> None:
         """Take a norm, unless it was the last one that was taken anyway."""
@@ -362,13 +356,3 @@ class Signals:
             module = self._rows[span.row].module()
             for name, figure in slope_figures(slopes, activation.name, module).items():
                 owner.reading.add(Key(span.row, name, part), figure)
-
-
-def _alias_of(tensor: Tensor) -> Tensor:
-    """A view of the whole tensor that requires gradient, with the tensor's own attributes."""
-    alias = tensor.view_as(tensor)
-    if not alias.requires_grad:
-        alias.requires_grad_()
-    if type(tensor) is Tensor:
-        alias.__dict__.update(tensor.__dict__)
-    return alias

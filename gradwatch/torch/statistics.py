@@ -24,12 +24,16 @@ Figures = Mapping[Key, NDArray[np.float64]]
 
 SIGNAL_FIGURES = frozenset(
     {
-        *("input_norm", "output_norm", "input_grad_norm", "output_grad_norm", "time_squares"),
+        *("input_norm", "output_norm", "input_grad_norm", "output_grad_norm"),
         *("activation_in_norm", "activation_out_norm"),
         *("mean_slope", "saturation_fraction", "dead_fraction"),
     }
 )
-"""Names of the figures that the signal hooks take."""
+"""Names of the figures that the signal hooks take, beside those over time."""
+
+TIME_SQUARES = "time_squares"
+
+_NONE: Mapping[int, float] = {}
 
 
 class _Figures:
@@ -37,35 +41,36 @@ class _Figures:
 
     def __init__(self, collected: Pass, figures: Figures) -> None:
         self._sizes = collected.sizes
-        self._parts: dict[tuple[int, str], dict[int, NDArray[np.float64]]] = defaultdict(dict)
+        self._parts: dict[tuple[int, str], dict[int, float]] = defaultdict(dict)
+        self.over_time: dict[int, dict[int, NDArray[np.float64]]] = defaultdict(dict)
+        """Row → part → squares of the input gradient, shape (time,)."""
         for key, figure in figures.items():
-            if key.name in SIGNAL_FIGURES:
-                self._parts[key.row, key.name][key.part] = figure
+            if key.name == TIME_SQUARES:
+                self.over_time[key.row][key.part] = figure
+            elif key.name in SIGNAL_FIGURES:
+                self._parts[key.row, key.name][key.part] = figure.item()
         for key, known in collected.same_as.items():
-            self._parts[key.row, key.name][key.part] = figures[known]
+            self._parts[key.row, key.name][key.part] = figures[known].item()
         for (row, name), parts in self._parts.items():
             if len(parts) > 1:
                 counted = collected.counted_parts(row, parts)
                 self._parts[row, name] = {part: parts[part] for part in sorted(counted)}
 
-    def parts(self, row: int, name: str) -> dict[int, NDArray[np.float64]]:
+    def parts(self, row: int, name: str) -> Mapping[int, float]:
         """Part → figure."""
-        return self._parts.get((row, name), {})
-
-    def scalars(self, row: int, name: str) -> NDArray[np.float64]:
-        """The figures, shape (parts,)."""
-        return np.asarray([figure[0] for figure in self.parts(row, name).values()])
+        return self._parts.get((row, name), _NONE)
 
     def norm(self, row: int, name: str, among: Iterable[int] | None = None) -> float:
         """Root of the sum of squares over all parts, or some of them; NaN without any."""
         parts = self.parts(row, name)
-        wanted = parts if among is None else [part for part in among if part in parts]
-        return root_sum_square([parts[part][0] for part in wanted])
+        if among is None:
+            return root_sum_square(parts.values())
+        return root_sum_square([parts[part] for part in among if part in parts])
 
     def rms(self, row: int, name: str, among: Iterable[int] | None = None) -> float:
         """Root of the mean square over all parts, or some of them; NaN without any."""
         parts = self.parts(row, name)
-        wanted = list(parts if among is None else [part for part in among if part in parts])
+        wanted = parts if among is None else [part for part in among if part in parts]
         count = sum(self._sizes[Key(row, name, part)] for part in wanted)
         return self.norm(row, name, wanted) / math.sqrt(count) if count else math.nan
 
@@ -99,15 +104,23 @@ def store_signals(
     """
     counted = _Figures(collected, figures)
     activations = collected.activations_by_row()
+    by_name: dict[str, dict[int, float]] = defaultdict(dict)
     for row, layer in enumerate(layers):
-        statistics: dict[str, float] = {"forward_calls": collected.call_count(row)}
-        if statistics["forward_calls"]:
-            statistics |= _sizes(collected, counted, row)
-            statistics |= _gradients(counted, row, activations.get(row, {}))
-            statistics |= _activations(counted, row, activations.get(row, {}))
-            statistics |= _time(collected, counted, row, repeated=layer.recurrent)
-        for name, figure in statistics.items():
-            store(packed, name, row, figure)
+        calls = collected.call_count(row)
+        by_name["forward_calls"][row] = calls
+        if not calls:
+            continue
+        for statistics in (
+            _sizes(collected, counted, row),
+            _gradients(counted, row, activations.get(row, {})),
+            _activations(counted, row, activations.get(row, {})),
+            _time(collected, counted, row, repeated=layer.recurrent),
+        ):
+            for name, figure in statistics.items():
+                by_name[name][row] = figure
+    with np.errstate(over="ignore"):
+        for name, by_row in by_name.items():
+            packed[ROW_OF[name], list(by_row)] = list(by_row.values())
 
 
 def _sizes(collected: Pass, counted: _Figures, row: int) -> dict[str, float]:
@@ -125,16 +138,17 @@ def _gradients(
     counted: _Figures, row: int, activations: Mapping[int, Activation]
 ) -> dict[str, float]:
     """Signals at the layer's output and input; the output is what its own activation is given."""
-    inside = [
-        part
+    at_output, parts = "output_grad_norm", None
+    inside = {
+        part: activation.position
         for part, activation in activations.items()
         if activation.inside and not activation.buried
-    ]
-    first = min((activations[part].position for part in inside), default=0)
-    inner = [part for part in inside if activations[part].position == first]
-    at_output, parts = "output_grad_norm", None
-    if set(inner) & counted.parts(row, "activation_in_norm").keys():
-        at_output, parts = "activation_in_norm", inner
+    }
+    if inside:
+        first = min(inside.values())
+        inner = [part for part, position in inside.items() if position == first]
+        if not counted.parts(row, "activation_in_norm").keys().isdisjoint(inner):
+            at_output, parts = "activation_in_norm", inner
     return {
         "output_grad_norm": counted.norm(row, at_output, parts),
         "output_grad_rms": counted.rms(row, at_output, parts),
@@ -159,9 +173,9 @@ def _activations(
     ]
     statistics = {"activation_gain_log10": sum(gains)} if gains else {}
     for name in ("mean_slope", "saturation_fraction", "dead_fraction"):
-        figures = counted.scalars(row, name)
-        if figures.size:
-            statistics[name] = float(figures.mean())
+        figures = counted.parts(row, name).values()
+        if figures:
+            statistics[name] = sum(figures) / len(figures)
     return statistics
 
 
@@ -171,14 +185,16 @@ def _time(collected: Pass, counted: _Figures, row: int, *, repeated: bool) -> di
     Of several calls of a recurrent module the longest counts.
     """
     sequences: list[NDArray[np.float64]] = []
-    for part, squares in counted.parts(row, "time_squares").items():
-        batch_sizes = collected.batch_sizes.get(Key(row, "time_squares", part))
+    over_time = counted.over_time.get(row, {})
+    for part in collected.counted_parts(row, over_time):
+        batch_sizes = collected.batch_sizes.get(part)
+        squares = over_time[part]
         per_step = packed_squares(squares, batch_sizes) if batch_sizes else squares
         sequences.append(np.sqrt(per_step))
     if not sequences and repeated:
         by_call: dict[int, list[float]] = defaultdict(list)
         for part, figure in counted.parts(row, "output_grad_norm").items():
-            by_call[collected.first_part[part]].append(figure[0])
+            by_call[collected.first_part[part]].append(figure)
         norms = [root_sum_square(by_call[call]) for call in sorted(by_call)]
         sequences = [np.asarray(norms)] if len(norms) >= LEAST_CALLS else []
     if not sequences:

@@ -55,7 +55,7 @@ def scaled(history: History, factor: float, *, with_loss: bool = False) -> Histo
     rows = [ROW_OF[name] for name in GRADIENT_LIKE]
 
     def steeper(snapshot: Snapshot) -> Snapshot:
-        packed = snapshot.packed()
+        packed = snapshot.packed().copy()
         packed[rows] *= np.float32(factor)
         loss = snapshot.loss * factor if with_loss else snapshot.loss
         return _with(snapshot, packed=packed, loss=loss)

@@ -68,7 +68,7 @@ class RuleContract:
     opens_at: ClassVar[int] = 16
 
     def run(self, watcher: Watcher, *phases: tuple[int, dict[str, Any]]) -> list[Finding]:
-        """Lets a watcher see phases of (samples, figures); this rule's findings after each sample."""
+        """Shows a watcher phases of (samples, figures); this rule's finding after each sample."""
         steps = count(len(watcher.history))
         seen = []
         for samples, figures in phases:

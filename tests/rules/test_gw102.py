@@ -31,13 +31,14 @@ def recurrent(kind: str) -> tuple[Layer, ...]:
 
 RNN = recurrent("RNN")
 SICK = {"time_decay_log10": [-8.0, np.nan]}
+HEALTHY = {"time_decay_log10": [-1.0, np.nan]}
 
 
 class TestVanishingThroughTime(ScaleFree, WindowedRule):
     rule = RULE
     layers = RNN
     sick = SICK
-    well = {"time_decay_log10": [-1.0, np.nan]}
+    well = HEALTHY
 
 
 def test_a_plain_recurrent_layer_gets_an_error_and_the_cause_time():
@@ -125,7 +126,7 @@ def test_it_explains_the_layers_before_it():
     watcher = Watcher(ALL_RULES)
     for entry in history:
         watcher.observe(entry)
-    assert [finding.code for finding in watcher.findings][0] == "GW102"
+    assert watcher.findings[0].code == "GW102"
     assert only(RULE, history).explained == {0, 1}
 
 

@@ -21,6 +21,7 @@ RULE = HalfPrecisionUnderflow()
 LAYERS = chain(6, activation="relu")
 FLOAT16, BFLOAT16, FLOAT32 = -7.22, -40.0, -44.9
 
+HEALTHY = {"tiny_log10": FLOAT16}
 ALL_ZERO = {
     "tiny_log10": FLOAT16,
     "states": State.ZERO_GRADIENT,
@@ -47,7 +48,7 @@ class TestHalfPrecisionUnderflow(StrictlyWindowedRule):
     rule = RULE
     layers = LAYERS
     sick = ALL_ZERO
-    well = {"tiny_log10": FLOAT16}
+    well = HEALTHY
 
 
 def test_gradients_that_are_all_zero_are_an_error_on_every_trained_layer():

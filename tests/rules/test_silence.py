@@ -36,10 +36,6 @@ def run(
     return [snapshot(tuple(layers), step, **{**figures, **at(step)}) for step in LONG]
 
 
-def other_layers(sick: int, healthy: float, here: float) -> list[float]:
-    return [here if row == sick else healthy for row in range(len(RELU))]
-
-
 @trap
 def a_zero_initialised_head():
     """Every hidden gradient is zero at step 0, and all units of the head are alike."""
@@ -199,10 +195,10 @@ def hidden_units_that_have_learned_to_saturate():
 @trap
 def one_wild_step():
     def at(step):
-        small = other_layers(0, 0.1, 1e-9)
-        return {"output_grad_norm": small, "dead_fraction": 1.0} if step == 64 else {}
+        wild = {"output_grad_norm": [1e-9, 0.1, 0.1, 0.1, 0.1], "dead_fraction": 1.0}
+        return wild if step == 64 else {}
 
-    return run(at=at)
+    return run(at=at, dead_fraction=0.1)
 
 
 @trap

@@ -41,6 +41,7 @@ def observe_step(model: nn.Module, step: Callable[..., Tensor]) -> Snapshot:
         model: As in `observe`.
         step: (net, watch or None) → loss; everything up to the optimizer's step.
     """
+    model.zero_grad()
     plain, random = deepcopy(model), torch.get_rng_state()
     expected = outcome(plain, step(plain, None))
     torch.set_rng_state(random)
@@ -48,7 +49,7 @@ def observe_step(model: nn.Module, step: Callable[..., Tensor]) -> Snapshot:
     with gradwatch.watch(model, optimizer, every=1, budget=None, verbose=0) as watch:
         found = outcome(model, step(model, watch))
         optimizer.step()
-    assert not watch.history.limits
+    assert watch.history.limits == ()
     assert found.keys() == expected.keys()
     different = [name for name in found if not torch.equal(found[name], expected[name])]
     assert different == []
@@ -112,13 +113,13 @@ def reference(
 ) -> dict[str, list[Tensor | None]]:
     """Layer's name → dL/dy of each of its calls, by one plain `torch.autograd.grad`.
 
-    It asks for the outputs of every module that owns parameters, so no figure of gradwatch is in it.
+    It asks for the outputs of every module that owns parameters, so nothing of gradwatch is in it.
     """
     outputs: dict[str, list[Tensor]] = {}
     handles = []
     for name, module in model.named_modules():
         if any(True for _ in module.parameters(recurse=False)):
-            kept = outputs.setdefault(name, [])
+            kept = outputs.setdefault(name or type(model).__name__, [])
 
             def keep(_module: nn.Module, _inputs: Any, output: Any, kept: Any = kept) -> None:
                 kept.append(first_tensor(output))

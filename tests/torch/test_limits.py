@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 import torch
 from torch import distributed, multiprocessing, nn
+from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import SGD
 
 import gradwatch
 
-from .training import BATCH, gradient_norms, perceptron, step
+from .training import BATCH, gradient_norms, norm, perceptron, step
 
 
 class Net(nn.Module):
@@ -159,26 +160,8 @@ def test_one_sample_without_a_forward_pass_is_no_limit():
 # Several processes
 
 
-def in_processes(test, path):
-    """Run a test in a world of two processes, whatever it returns saved by rank."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    multiprocessing.spawn(in_world, args=(test, port, str(path)), nprocs=2)
-    return [torch.load(path / f"{rank}.pt", weights_only=False) for rank in range(2)]
-
-
-def in_world(rank, test, port, path):
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-    torch.set_num_threads(1)
-    distributed.init_process_group("gloo", rank=rank, world_size=2)
-    try:
-        torch.save(test(rank, path), f"{path}/{rank}.pt")
-    finally:
-        distributed.destroy_process_group()
-
-
 def data_parallel(rank, path):
+    """A run under DDP, each rank with inputs of its own."""
     torch.manual_seed(0)
     model = DistributedDataParallel(perceptron())
     optimizer = SGD(model.parameters(), lr=0.1)
@@ -197,49 +180,76 @@ def data_parallel(rank, path):
     }
 
 
-def test_under_ddp_gradients_are_averaged_and_one_rank_writes(tmp_path, capfd):
-    first, second = in_processes(data_parallel, tmp_path)
-    assert first["grad_norm"] == pytest.approx(first["expected"])
-    assert np.array_equal(first["grad_norm"], second["grad_norm"])
-    assert not np.array_equal(first["output_grad_norm"], second["output_grad_norm"])
-    assert first["names"] == ["0", "2", "4"]
-    assert "2 processes train together" in first["limits"]
-    assert "those of rank 0" in first["limits"]
-    assert "those of rank 1" in second["limits"]
-    assert len(list(tmp_path.rglob("*tfevents*"))) == 1
-    assert capfd.readouterr().err.count("gradwatch notice") == 1
-
-
 def sharded(rank, path):
-    from torch.distributed.fsdp import fully_shard
-
+    """A run under FSDP2."""
     torch.manual_seed(0)
     model = perceptron()
-    for layer in (model[0], model[2], model[4]):
-        fully_shard(layer)
-    fully_shard(model)
+    layers = [model[0], model[2], model[4]]
+    for module in (*layers, model):
+        fully_shard(module)
     optimizer = SGD(model.parameters(), lr=0.1)
     watch = gradwatch.watch(model, optimizer, every=1, verbose=0)
     torch.manual_seed(rank)
     for _ in range(3):
         step(model, optimizer)
     watch.close()
+    whole = [[entry.grad.full_tensor() for entry in layer.parameters()] for layer in layers]
     return {
         "grad_norm": watch.history[-1].grad_norm,
         "update_ratio": watch.history[-1].update_ratio,
-        "whole": [
-            float(sum(entry.grad.full_tensor().square().sum() for entry in layer.parameters()))
-            for layer in (model[0], model[2], model[4])
-        ],
+        "expected": list(map(norm, whole)),
         "limits": limits(watch),
         "steps": len(watch.history),
     }
 
 
-def test_of_a_sharded_model_each_rank_reads_its_shard(tmp_path):
-    first, second = in_processes(sharded, tmp_path)
+def in_world(rank, port, path):
+    """One of two processes: runs everything, and saves what came of it."""
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    torch.set_num_threads(1)
+    distributed.init_process_group("gloo", rank=rank, world_size=2)
+    results = {run.__name__: run(rank, path) for run in (data_parallel, sharded)}
+    torch.save(results, f"{path}/{rank}.pt")
+    distributed.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """(directory, results of both ranks) of a world of two processes on one machine."""
+    path = tmp_path_factory.mktemp("world")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    multiprocessing.spawn(in_world, args=(port, str(path)), nprocs=2)
+    return path, [torch.load(path / f"{rank}.pt", weights_only=False) for rank in range(2)]
+
+
+def test_under_ddp_gradients_are_averaged(world):
+    _, (first, second) = world
+    first, second = first["data_parallel"], second["data_parallel"]
+    assert first["grad_norm"] == pytest.approx(first["expected"])
+    assert np.array_equal(first["grad_norm"], second["grad_norm"])
+    assert not np.array_equal(first["output_grad_norm"], second["output_grad_norm"])
+    assert first["names"] == ["0", "2", "4"]
+
+
+def test_under_ddp_each_rank_says_whose_signals_it_sees(world):
+    _, results = world
+    for rank, result in enumerate(results):
+        assert "2 processes train together" in result["data_parallel"]["limits"]
+        assert f"those of rank {rank}" in result["data_parallel"]["limits"]
+
+
+def test_of_several_ranks_one_writes(world):
+    path, _ = world
+    assert len(list(path.rglob("*tfevents*"))) == 1
+
+
+def test_of_a_sharded_model_each_rank_reads_its_shard(world):
+    _, (first, second) = world
+    first, second = first["sharded"], second["sharded"]
     assert first["steps"] == second["steps"] == 3
-    together = first["grad_norm"] ** 2 + second["grad_norm"] ** 2
-    assert together == pytest.approx(first["whole"], rel=1e-4)
+    together = np.hypot(first["grad_norm"], second["grad_norm"])
+    assert together == pytest.approx(first["expected"], rel=1e-4)
     assert (first["update_ratio"] > 0).all()
     assert "each figure is that of this rank's shard" in first["limits"]

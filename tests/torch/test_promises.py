@@ -7,6 +7,7 @@ import io
 import pickle
 import threading
 import weakref
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -392,3 +393,82 @@ def test_a_forward_pass_in_another_thread_is_ignored():
     optimizer.step()
     assert (watch.history[-1].forward_calls == 1).all()
     assert watch.history[-1].input_rms[0] != 1.0
+
+
+# Odd models
+
+
+class Prompt(nn.Module):
+    """Returns its own parameter, as prompts, positions and temperatures do."""
+
+    def __init__(self):
+        super().__init__()
+        self.prompt = nn.Parameter(torch.randn(4))
+
+    def forward(self):
+        return self.prompt
+
+
+class Prompted(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.prompt, self.layer = Prompt(), nn.Linear(4, 4)
+
+    def forward(self, inputs):
+        return self.layer(inputs + self.prompt())
+
+
+def test_a_module_that_returns_its_parameter_gets_no_lasting_hook():
+    model = Prompted()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    watch = gradwatch.watch(model, optimizer, every=1, verbose=0)
+    for _ in range(3):
+        step(model, optimizer)
+    assert hooks_on(model) == []
+    watch.close()
+    assert hooks_on(model) == []
+    copy.deepcopy(model)
+    pickle.dumps(model)
+
+
+class Marked(torch.autograd.Function):
+    """The identity; its node holds a marker, so that one can see whether a graph is alive."""
+
+    alive: ClassVar[weakref.WeakSet[Any]] = weakref.WeakSet()
+
+    class Marker:
+        pass
+
+    @staticmethod
+    def forward(context, inputs):
+        context.marker = Marked.Marker()
+        Marked.alive.add(context.marker)
+        return inputs.view_as(inputs)
+
+    @staticmethod
+    def backward(context, gradient):
+        return gradient
+
+
+class MarkedNet(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layers = perceptron()
+
+    def forward(self, inputs):
+        return Marked.apply(self.layers(inputs))
+
+
+def test_an_evaluation_with_gradients_on_keeps_few_graphs():
+    """A validation loop without `no_grad`, while the next step is a sample."""
+    model = MarkedNet()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    watch = gradwatch.watch(model, optimizer, every=1, verbose=0)
+    step(model, optimizer)
+    for _ in range(50):
+        model(torch.randn(BATCH, 4))
+    assert len(Marked.alive) < 5
+    step(model, optimizer)
+    watch.close()
+    gc.collect()
+    assert len(Marked.alive) == 0

@@ -158,8 +158,8 @@ def test_sending_joins_everything_once_and_reads_no_value():
     with Copies() as copies:
         reading.add_norms([Key(row, "norm") for row in range(50)], [torch.ones(3)] * 50)
         reading.send()
-    assert copies.names.count("cat") == 1
-    assert copies.names.count("_foreach_norm") == 1
+    assert copies.names.count("cat") <= 2  # the tensors, and the figures
+    assert copies.names.count("linalg_vector_norm") == 1
     assert "_local_scalar_dense" not in copies.names
 
 

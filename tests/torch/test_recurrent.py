@@ -67,7 +67,8 @@ def test_decay_growth_and_input_gradient_are_those_of_the_sequence(kind, facts):
     }
     found = {name: by_name(snapshot, name)["recurrent"] for name in expected}
     assert found == pytest.approx(expected, rel=1e-4, abs=1e-4)
-    assert snapshot.layers[0].recurrent and not snapshot.layers[1].recurrent
+    assert snapshot.layers[0].recurrent
+    assert not snapshot.layers[1].recurrent
     assert wiring(snapshot)["head"] == {"recurrent"}
 
 
@@ -230,9 +231,7 @@ def test_the_longest_of_several_sequences_counts():
     snapshot = observe(model, sequence)
     leaf = sequence.clone().requires_grad_()
     long = Reader.forward(model, leaf)
-    (gradient,) = torch.autograd.grad(
-        long, leaf, grad_outputs=2 * model(sequence).detach()
-    )
+    (gradient,) = torch.autograd.grad(long, leaf, grad_outputs=2 * model(sequence).detach())
     norms = over_time(gradient, 0)
     assert by_name(snapshot, "time_decay_log10")["recurrent"] == pytest.approx(
         math.log10(norms[0] / max(norms)), abs=1e-4
