@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from types import CodeType, FrameType
 from typing import Any, Protocol
@@ -55,6 +56,7 @@ class StepHooks:
     def __init__(self, observer: StepObserver) -> None:
         self._observer: StepObserver | None = observer
         self._depth = 0
+        self._thread = 0
         self._mark = 0.0
         self.seconds = 0.0
         """Seconds spent in the observer since the last `take_seconds`."""
@@ -98,7 +100,7 @@ class StepHooks:
         self._mark = time.perf_counter()
         try:
             if observer.concerns(optimizer):
-                self._depth = 1
+                self._depth, self._thread = 1, threading.get_ident()
                 observer.before_step(optimizer, closure=_has_closure(args, kwargs))
         except Exception as error:  # noqa: BLE001 -- promise 2: no fault reaches the training
             observer.on_fault(error)
@@ -107,7 +109,7 @@ class StepHooks:
 
     def _after(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         observer = self._observer
-        if observer is None or not self._depth:
+        if observer is None or not self._depth or threading.get_ident() != self._thread:
             return
         self._depth -= 1
         if self._depth:
@@ -122,7 +124,7 @@ class StepHooks:
 
     def _is_inside(self) -> bool:
         """Whether this step is part of a step that the observer knows of."""
-        if not self._depth:
+        if not self._depth or threading.get_ident() != self._thread:
             return False
         if _steps_around() > 1:
             self._depth += 1

@@ -395,6 +395,38 @@ def test_a_forward_pass_in_another_thread_is_ignored():
     assert watch.history[-1].input_rms[0] != 1.0
 
 
+def test_two_models_that_train_in_two_threads_do_not_disturb_each_other():
+    """Hooks are global: each watch is told of the other's steps, in the middle of its own."""
+    both_are_stepping = threading.Barrier(2, timeout=30)
+
+    class Meets(torch.optim.SGD):
+        def step(self, closure=None):
+            both_are_stepping.wait()
+            super().step(closure)
+            both_are_stepping.wait()
+
+    def run(model, optimizer):
+        for _ in range(10):
+            step(model, optimizer)
+
+    models = [perceptron(), perceptron()]
+    optimizers = [Meets(model.parameters(), lr=0.1) for model in models]
+    watches = [
+        gradwatch.watch(model, optimizer, every=1, signals=False, verbose=0)
+        for model, optimizer in zip(models, optimizers, strict=True)
+    ]
+    threads = [
+        threading.Thread(target=run, args=pair) for pair in zip(models, optimizers, strict=True)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for watch in watches:
+        watch.close()
+    assert [len(watch.history) for watch in watches] == [10, 10]
+
+
 # Odd models
 
 
