@@ -100,16 +100,18 @@ def slope_figures(slopes: Tensor, activation: str, module: nn.Module | None) -> 
         saturate or die.
     """
     slopes = slopes.detach()
+    if not slopes.numel():
+        return {}
     size = slopes.abs()
+    flat = FLAT_SLOPE * _LARGEST_SLOPE.get(activation, 1.0)
     signed = size if slopes.is_complex() else slopes
     figures = {"mean_slope": signed.mean(dtype=torch.float32)}
-    flat = size < FLAT_SLOPE * _LARGEST_SLOPE.get(activation, 1.0)
     if activation in _SATURATING:
-        figures["saturation_fraction"] = flat.mean(dtype=torch.float32)
+        figures["saturation_fraction"] = (size < flat).mean(dtype=torch.float32)
     if activation in ONE_SIDED and slopes.ndim > 1:
         unit = unit_axis(module, slopes.shape)
         rest = [axis for axis in range(slopes.ndim) if axis != unit]
-        figures["dead_fraction"] = flat.all(dim=tuple(rest)).mean(dtype=torch.float32)
+        figures["dead_fraction"] = (size.amax(dim=rest) < flat).mean(dtype=torch.float32)
     return figures
 
 

@@ -91,8 +91,9 @@ class Collector:
 
     def leave_out_signals(self) -> None:
         """Collect no signals from now on."""
-        self.disarm()
-        self._signals = None
+        signals, self._signals = self._signals, None
+        if signals is not None and signals.is_armed:
+            signals.disarm()
 
     def see_loss(self, loss: object) -> None:
         """Look at what lies between the model's output and the loss."""

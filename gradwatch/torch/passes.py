@@ -208,6 +208,7 @@ def is_observable(argument: Any) -> bool:
         isinstance(argument, Tensor)
         and (argument.is_floating_point() or argument.is_complex())
         and argument.layout is torch.strided
+        and not argument.is_meta
         and argument.itemsize > 1
         and not argument.is_nested
     )

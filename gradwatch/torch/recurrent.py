@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from gradwatch.torch.reading import widest
 
@@ -13,9 +13,9 @@ LEAST_CALLS = 8
 """A layer that feeds itself by repeated calls is judged over time from so many calls on."""
 
 
-def time_axis(module: nn.RNNBase, gradient: Tensor) -> int:
+def time_axis(gradient: Tensor, *, batch_first: bool) -> int:
     """The axis of a recurrent layer's input that counts time steps."""
-    return 1 if module.batch_first and gradient.ndim == 3 else 0
+    return 1 if batch_first and gradient.ndim == 3 else 0
 
 
 def squares_over_time(gradient: Tensor, axis: int) -> Tensor:

@@ -70,14 +70,14 @@ class Session:
         """Take the loss of the present step; one that is no number ends the taking of losses."""
         if not self._takes_losses:
             return
-        if isinstance(loss, Tensor | SupportsFloat):
-            self._loss = loss
-            if self._sample is Sample.SIGNALS:
-                self._collector.see_loss(loss)
-        else:
+        if not isinstance(loss, Tensor | SupportsFloat):
             self._takes_losses = False
             kind = type(loss).__name__
             self._fault(f"observe_loss was given a {kind}, which is no number; no loss is observed")
+            return
+        self._loss = loss
+        if self._sample is Sample.SIGNALS:
+            self._collector.see_loss(loss)
 
     def drain(self) -> None:
         """Judge what has arrived."""
@@ -96,12 +96,11 @@ class Session:
             self._collector.disarm()
             if self._is_observing and self._optimizers.any_stepped:
                 self._close_step()
-            self._is_observing = False
             self._collector.wait()
             self._judge_arrived()
+            self._stop()
         except Exception as error:  # noqa: BLE001 -- promise 2: a fault never breaks a run
             self.on_fault(error)
-        self._stop()
         self._watcher.finish(self._step)
 
     def concerns(self, optimizer: Optimizer) -> bool:
@@ -144,9 +143,13 @@ class Session:
 
     def on_fault(self, error: Exception) -> None:
         """Promise 2: a fault of gradwatch ends the watching, never the training."""
-        if self._is_observing:
+        if not self._is_observing:
+            return
+        try:
             self._stop()
-            self._fault(f"gradwatch failed at step {self._step} and stopped observing: {error!r}")
+        except Exception as another:  # noqa: BLE001 -- the way out of a fault may be broken too
+            error = another
+        self._fault(f"gradwatch failed at step {self._step} and stopped observing: {error!r}")
 
     def _begin_step(self, *, late: bool = False) -> None:
         """Plan the coming step; `late` says that its forward pass may have run already."""
@@ -159,6 +162,7 @@ class Session:
             self._collector.arm()
 
     def _close_step(self) -> None:
+        self._optimizers.close()
         self._collector.send()
         late = self._judge_arrived()
         if self._collector.unseen_passes >= UNSEEN_PASSES:
@@ -172,7 +176,6 @@ class Session:
         self._schedule.close_step(self._sample, now - self._closed_at, cost)
         self._closed_at, self._signal_seconds = now, 0.0
         self._step += 1
-        self._optimizers.close()
 
     def _judge_arrived(self) -> float:
         """Have the snapshots judged that have arrived; seconds that late ones took."""

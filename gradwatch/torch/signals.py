@@ -7,10 +7,7 @@ from __future__ import annotations
 
 import itertools
 import threading
-import time
-import weakref
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -18,13 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
-from torch.nn.utils.rnn import PackedSequence
 
-from gradwatch.torch.activations import slope, slope_figures
 from gradwatch.torch.aliases import aliased_inputs
-from gradwatch.torch.graph import Activation, Span
+from gradwatch.torch.graph import Span
 from gradwatch.torch.internals import (
-    hook_gradient,
     is_in_backward,
     is_traced,
     is_transformed,
@@ -33,8 +27,8 @@ from gradwatch.torch.internals import (
 )
 from gradwatch.torch.passes import Pass, Run, floating_tensors
 from gradwatch.torch.reading import Key
-from gradwatch.torch.recurrent import squares_over_time, time_axis
 from gradwatch.torch.rows import Rows
+from gradwatch.torch.taps import Taps
 
 __all__ = ["Pass", "Signals"]
 
@@ -68,7 +62,7 @@ class Signals:
 
     def __init__(self, rows: Rows, on_fault: Callable[[Exception], None]) -> None:
         self._rows = rows
-        self._on_fault = on_fault
+        self._taps = Taps(on_fault)
         self._handles: list[Any] = []
         self._frames: list[_Frame] = []
         self._thread = 0
@@ -77,15 +71,16 @@ class Signals:
         """The pass before the present one, if its backward pass is done."""
         self._run = Run(0)
         """The present call from outside; in between, one that nothing holds."""
-        self._newest: tuple[weakref.ref[Tensor], int, Pass, Key] | None = None
-        """The tensor whose norm was taken last, its version, and where the figure is."""
-        self.seconds = 0.0
-        """Seconds spent in the hooks since the last `arm`."""
 
     @property
     def is_armed(self) -> bool:
         """Whether the hooks are in place."""
         return bool(self._handles)
+
+    @property
+    def seconds(self) -> float:
+        """Seconds spent in the hooks since the last `arm`."""
+        return self._taps.seconds
 
     def arm(self) -> None:
         """Put the two global hooks in place."""
@@ -96,7 +91,7 @@ class Signals:
         self._frames.clear()
         self._renew()
         self._finished = None
-        self.seconds = 0.0
+        self._taps.seconds = 0.0
         self._handles = [
             register_module_forward_pre_hook(self._before_forward),
             register_module_forward_hook(self._after_forward, always_call=True),
@@ -119,7 +114,7 @@ class Signals:
     def see_loss(self, loss: Tensor) -> None:
         """Look at what lies between the model's output and the loss, if backward is yet to come."""
         if self._handles and not self._frames and not self._pass.backward_seen:
-            with self._timed():
+            with self._taps.timed():
                 self._walk(loss)
 
     def _renew(self) -> None:
@@ -131,12 +126,12 @@ class Signals:
             over.close()
         self._pass = Pass()
         self._run = Run(0)
-        self._newest = None
+        self._taps.forget()
 
     def _before_forward(self, module: nn.Module, inputs: tuple[Any, ...]) -> Any:
         if is_traced() or threading.get_ident() != self._thread or not self._rows.knows(module):
             return None
-        with self._timed():
+        with self._taps.timed():
             return self._enter(module, inputs)
         return None
 
@@ -144,19 +139,8 @@ class Signals:
         if is_traced() or threading.get_ident() != self._thread:
             return
         if any(frame.module is module for frame in reversed(self._frames)):
-            with self._timed():
+            with self._taps.timed():
                 self._leave(module, output)
-
-    @contextmanager
-    def _timed(self) -> Iterator[None]:
-        """Counts the time and hands a fault on: promise 2, a hook never breaks a run."""
-        began = time.perf_counter()
-        try:
-            yield
-        except Exception as error:  # noqa: BLE001 -- see above
-            self._on_fault(error)
-        finally:
-            self.seconds += time.perf_counter() - began
 
     def _enter(self, module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...] | None:
         transformed = is_transformed()
@@ -185,6 +169,14 @@ class Signals:
             self._renew()
         self._run = self._pass.begin_run()
 
+    def _count_detached(self, row: int) -> None:
+        """A layer that runs without gradients inside a pass that has them, so no evaluation.
+
+        Under a transform of torch.func, gradients cannot be followed either.
+        """
+        self._pass.order.setdefault(row)
+        self._pass.detached_calls[row] += 1
+
     def _enter_row(
         self, frame: _Frame, row: int, inputs: tuple[Any, ...]
     ) -> tuple[Any, ...] | None:
@@ -198,22 +190,18 @@ class Signals:
             return None
         first = next(iter(floating_tensors(inputs)), None)
         if first is not None:
-            self._take_norm(self._pass, self._key(row, "input_norm"), first)
-        hook = partial(self._hook_input, frame.module, row, inputs[0] if inputs else None)
-        aliased = aliased_inputs(frame.module, inputs, hook)
+            self._taps.take_norm(self._pass, self._key(row, "input_norm"), first)
+        tap = partial(self._tap_input, frame.module, row, inputs[0] if inputs else None)
+        aliased = aliased_inputs(frame.module, inputs, tap)
         self._open_span(frame)
         return aliased
 
-    def _count_detached(self, row: int) -> None:
-        """A layer that runs without gradients inside a pass that has them, so no evaluation.
-
-        Under a transform of torch.func, gradients cannot be followed either.
-        """
-        self._pass.order.setdefault(row)
-        self._pass.detached_calls[row] += 1
-
-    def _key(self, row: int, name: str) -> Key:
-        return Key(row, name, self._pass.next_part(self._run.number))
+    def _tap_input(self, module: nn.Module, row: int, sequence: Any, alias: Tensor) -> None:
+        owner = self._pass
+        self._taps.tap_gradient(owner, self._run, self._key(row, "input_grad_norm"), alias)
+        if isinstance(module, nn.RNNBase):
+            key = self._key(row, "time_squares")
+            self._taps.tap_over_time(owner, key, module, sequence, alias)
 
     def _open_span(self, frame: _Frame) -> None:
         spans = self._pass.spans
@@ -231,58 +219,6 @@ class Signals:
             )
         )
 
-    def _hook_input(self, module: nn.Module, row: int, sequence: Any, alias: Tensor) -> None:
-        """Hook an alias of one of the module's inputs."""
-        self._hook(alias, self._key(row, "input_grad_norm"))
-        if isinstance(module, nn.RNNBase):
-            self._hook_over_time(module, row, sequence, alias)
-
-    def _hook_over_time(self, module: Any, row: int, sequence: Any, alias: Tensor) -> None:
-        key = self._key(row, "time_squares")
-        if isinstance(sequence, PackedSequence):
-            self._pass.batch_sizes[key.part] = sequence.batch_sizes.tolist()
-        owner = self._pass
-
-        def hook(gradient: Tensor) -> None:
-            if not owner.closed:
-                with self._timed():
-                    axis = time_axis(module, gradient) if key.part not in owner.batch_sizes else 0
-                    owner.reading.add(key, squares_over_time(gradient.detach(), axis))
-
-        hook_gradient(alias, hook)
-
-    def _hook(self, tensor: Tensor, key: Key) -> None:
-        """Take the norm of a gradient into the present pass, never into a later one.
-
-        A gradient that is itself to be differentiated (`create_graph`) does not end the pass: what
-        it is for is yet to come, and replaces it.
-        """
-        owner, run = self._pass, self._run
-
-        def hook(gradient: Tensor) -> None:
-            if not owner.closed:
-                with self._timed():
-                    owner.reached.add(run.number)
-                    owner.backward_seen |= not torch.is_grad_enabled()
-                    self._take_norm(owner, key, gradient)
-
-        owner.hold(run)
-        hook_gradient(tensor, hook)
-
-    def _hook_leaf(self, leaf: Tensor, key: Key) -> None:
-        """Take the norm of the gradient of a parameter that a layer hands out.
-
-        Its hook would stay for ever, so it goes with the pass; it sees the sum over all calls.
-        """
-        owner = self._pass
-
-        def hook(gradient: Tensor) -> None:
-            if not owner.closed:
-                with self._timed():
-                    self._take_norm(owner, key, gradient)
-
-        owner.keep_leaf_hook(leaf, hook_gradient(leaf, hook))
-
     def _leave(self, module: nn.Module, output: Any) -> None:
         while self._frames[-1].module is not module:
             self._frames.pop()
@@ -296,13 +232,6 @@ class Signals:
                 self._walk(output)
             self._run = Run(0)
 
-    def _opened_spans(self) -> bool:
-        """Whether a layer was seen in this run: a checkpoint may only repeat what was seen."""
-        latest = itertools.takewhile(
-            lambda span: span.run == self._run.number, reversed(self._pass.spans)
-        )
-        return any(span.row >= 0 for span in latest)
-
     def _record(self, frame: _Frame, output: Any) -> None:
         row, owner = frame.row, self._pass
         owner.calls[row][self._run.number] += 1
@@ -314,45 +243,25 @@ class Signals:
             if first is None:
                 first = key
                 owner.output_dtypes[row] = tensor.dtype
-                self._take_norm(owner, self._key(row, "output_norm"), tensor)
+                self._taps.take_norm(owner, self._key(row, "output_norm"), tensor)
             owner.first_part[key.part] = first.part
             if tensor.grad_fn is not None:
-                self._hook(tensor, key)
+                self._taps.tap_gradient(owner, self._run, key, tensor)
             elif tensor.requires_grad:
-                self._hook_leaf(tensor, key)
+                self._taps.tap_leaf(owner, key, tensor)
 
-    def _take_norm(self, owner: Pass, key: Key, values: Tensor) -> None:
-        """Take a norm, unless it was the last one that was taken anyway."""
-        owner.sizes[key] = values.numel()
-        if self._newest is not None:
-            tensor, version, taken_in, known = self._newest
-            if tensor() is values and values._version == version and taken_in is owner:
-                owner.same_as[key] = known
-                return
-        owner.same_as.pop(key, None)
-        owner.reading.add_norm(key, values.resolve_conj())
-        self._newest = weakref.ref(values), values._version, owner, key
+    def _opened_spans(self) -> bool:
+        """Whether a layer was seen in this run: a checkpoint may only repeat what was seen."""
+        latest = itertools.takewhile(
+            lambda span: span.run == self._run.number, reversed(self._pass.spans)
+        )
+        return any(span.row >= 0 for span in latest)
 
     def _walk(self, output: Any) -> None:
-        for activation in self._pass.walk(output).activations:
-            self._observe_activation(activation)
+        owner = self._pass
+        for activation in owner.walk(output).activations:
+            layer = self._rows[owner.spans[activation.span].row].module()
+            self._taps.tap_activation(owner, activation, layer)
 
-    def _observe_activation(self, activation: Activation) -> None:
-        owner, span = self._pass, self._pass.spans[activation.span]
-        part = owner.next_part(span.run)
-        owner.activations[part] = activation
-
-        def hook(into: tuple[Tensor | None, ...], out_of: tuple[Tensor | None, ...]) -> None:
-            if owner.closed or into[0] is None or out_of[0] is None:
-                return
-            with self._timed():
-                self._take_norm(owner, Key(span.row, "activation_out_norm", part), out_of[0])
-                self._take_norm(owner, Key(span.row, "activation_in_norm", part), into[0])
-
-        activation.node.register_hook(hook)
-        slopes = slope(activation.node, activation.name, readable=activation.readable)
-        activation.node = None
-        if slopes is not None:
-            module = self._rows[span.row].module()
-            for name, figure in slope_figures(slopes, activation.name, module).items():
-                owner.reading.add(Key(span.row, name, part), figure)
+    def _key(self, row: int, name: str) -> Key:
+        return Key(row, name, self._pass.next_part(self._run.number))

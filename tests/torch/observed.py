@@ -6,6 +6,7 @@ from collections.abc import Callable
 from copy import deepcopy
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -131,3 +132,27 @@ def reference(
     tensors = [output for kept in outputs.values() for output in kept]
     gradients = iter(torch.autograd.grad(loss, tensors, allow_unused=True))
     return {name: [next(gradients) for _ in kept] for name, kept in outputs.items()}
+
+
+def chain() -> nn.Sequential:
+    """Three layers with two activations."""
+    return nn.Sequential(nn.Linear(5, 5), nn.Tanh(), nn.Linear(5, 5), nn.ReLU(), nn.Linear(5, 2))
+
+
+def assert_signals(snapshot: Snapshot, model: nn.Module, *inputs: Any, loss_of: Any = None) -> None:
+    """Calls and signals are those of one plain forward and backward pass."""
+    gradients = reference(model, *inputs, loss_of=loss_of)
+    expected = {name: norm(*entries) for name, entries in gradients.items()}
+    assert by_name(snapshot, "output_grad_norm") == pytest.approx(expected, rel=1e-4)
+    calls = {name: len(entries) for name, entries in gradients.items()}
+    assert by_name(snapshot, "forward_calls") == calls
+
+
+def assert_one_pass(snapshot: Snapshot, model: nn.Sequential, inputs: Tensor) -> None:
+    """All that is known of a `chain` is that of one pass with these inputs."""
+    assert_signals(snapshot, model, inputs)
+    assert snapshot.input_rms[0] == pytest.approx(rms(inputs), rel=1e-5)
+    assert wiring(snapshot) == {"0": set(), "2": {"0"}, "4": {"2"}}
+    assert activations(snapshot) == {"0": "tanh", "2": "relu", "4": None}
+    slopes = 1 - torch.tanh(model[0](inputs)).detach() ** 2
+    assert snapshot.mean_slope[0] == pytest.approx(float(slopes.mean()), rel=1e-4)

@@ -2,6 +2,7 @@
 
 import logging
 import math
+import os
 import subprocess
 import sys
 import textwrap
@@ -24,6 +25,7 @@ from gradwatch.torch.parameters import ParameterReader
 from gradwatch.torch.rows import Rows
 from gradwatch.torch.session import Session
 from gradwatch.torch.signals import Signals
+from gradwatch.torch.taps import Taps
 from gradwatch.watcher import Watcher
 
 from .training import BATCH, OPTIMIZERS, Convolutional, perceptron, step, train
@@ -251,7 +253,7 @@ FAULTS = {
     "arming": (Signals, "arm", 2),
     "before a forward": (Signals, "_enter", 3),
     "after a forward": (Signals, "_leave", 3),
-    "a gradient": (Signals, "_take_norm", 5),
+    "a gradient": (Taps, "take_norm", 5),
     "the walk": (Signals, "_walk", 2),
 }
 
@@ -278,6 +280,22 @@ def test_a_bug_inside_gradwatch_ends_in_one_warning_and_training_goes_on(fault, 
     assert f"FaultError('{name}')" in warning
     assert codes(watched.watch).count("GW902") == 1
     assert hook_counts() == hooks
+
+
+def test_a_bug_on_the_way_out_of_a_bug_reaches_no_training(monkeypatch, told):
+    def fails(*args, **kwargs):
+        raise FaultError
+
+    model = perceptron()
+    optimizer = SGD(model.parameters(), lr=0.1)
+    with monkeypatch.context() as patch:
+        watch = gradwatch.watch(model, optimizer, every=1, verbose=0)
+        patch.setattr(ParameterReader, "before_step", fails)
+        patch.setattr(Collector, "stop", fails)
+        for _ in range(3):
+            step(model, optimizer)
+    assert len(told()) == 1
+    assert codes(watch) == ["GW902"]
 
 
 def test_a_fault_before_the_first_step_is_reported_too(monkeypatch, told):
@@ -533,6 +551,53 @@ def test_the_last_step_is_judged_at_close():
     watch.close()
     assert len(watch.history) == 1
     assert watch.report().overhead.steps == 1
+
+
+def test_a_fault_at_close_is_reported(monkeypatch, told):
+    def fails(self):
+        raise FaultError
+
+    model = perceptron()
+    watch = gradwatch.watch(model, verbose=0)
+    step(model, SGD(model.parameters(), lr=0.1))
+    monkeypatch.setattr(Collector, "wait", fails)
+    watch.close()
+    assert len(told()) == 1
+    assert "GW902" in codes(watch)
+
+
+def test_closing_from_on_finding_counts_the_step_once():
+    model = perceptron()
+    optimizer = SGD(model.parameters(), lr=0.1)
+    watch = gradwatch.watch(
+        model, every=1, signals=False, verbose=0, on_finding=lambda finding: watch.close()
+    )
+    for _ in range(3):
+        step(model, optimizer)
+    assert watch.report().overhead.steps == 1
+
+
+def test_a_run_that_ends_without_close_is_judged_at_exit(tmp_path):
+    script = textwrap.dedent(
+        f"""
+        import torch, gradwatch
+        model = torch.nn.Linear(4, 4)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+        gradwatch.watch(model, optimizer, log_dir={str(tmp_path)!r})
+        for _ in range(8):
+            model(torch.randn(3, 4)).square().mean().backward()
+            optimizer.step()
+        """
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", script],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert run.stderr.count("gradwatch") == 1
+    assert list(tmp_path.rglob("*tfevents*"))
 
 
 def test_after_close_nothing_is_observed_any_more():
