@@ -203,6 +203,22 @@ class Snapshot:
         "Largest backward signal of a recurrent layer over time against its last time step.",
         "Pascanu, Mikolov & Bengio 2013, section 2",
     )
+    direction_spread: FloatArray = _statistic(
+        "1",
+        "signals",
+        r"1 - \lVert \mathrm{mean}_n(y_n / \lVert y_n \rVert) \rVert^2",
+        "How much the examples of a batch differ in direction at the output: 0 for one way.",
+        "Schoenholz et al. 2017, eq. 5; Dong, Cordonnier & Loukas 2021",
+    )
+    logit_misfit_ratio: FloatArray = _statistic(
+        "1",
+        "signals",
+        r"\min_{\text{wrong}} m / \min_{\text{right}} m,\;"
+        r" m = \lVert g - a d \rVert / \lVert g \rVert,\; g = \partial L/\partial y",
+        "Misfit of the last layer's gradient to losses that took probabilities for logits, over "
+        "its misfit to other losses.",
+        "Goodfellow, Bengio & Courville 2016, section 6.2.2",
+    )
     tiny_log10: FloatArray = _statistic(
         "log10",
         "signals",
@@ -236,6 +252,14 @@ class Snapshot:
         with np.errstate(invalid="ignore", over="ignore"):
             ratio = self.grad_norm / np.maximum(self.weight_norm, self._weight_floor)
         return ratio.astype(np.float32)
+
+    @property
+    def has_size(self) -> NDArray[np.bool_]:
+        """Rows whose weights are not (nearly) all zero, so that a ratio to them says something.
+
+        Those that reach the floor of `relative_grad`; shape (layers,).
+        """
+        return np.asarray(self.weight_norm >= self._weight_floor)
 
     @property
     def elasticity(self) -> FloatArray:
@@ -310,7 +334,9 @@ class Snapshot:
 
     @cached_property
     def _packed(self) -> FloatArray:
-        return np.stack([getattr(self, statistic.name) for statistic in STATISTICS])
+        packed = np.stack([getattr(self, statistic.name) for statistic in STATISTICS])
+        packed.flags.writeable = False
+        return packed
 
     @classmethod
     def unpacked(

@@ -183,3 +183,11 @@ def test_a_snapshot_is_equal_to_itself_alone():
     assert step == step
     assert step != replace(step)
     assert len({step, replace(step)}) == 2
+
+
+def test_whoever_changes_what_is_packed_does_not_change_the_snapshot():
+    step = snapshot(LAYERS, grad_norm=1.0)
+    packed = step.packed()
+    if packed.flags.writeable:
+        packed[:] = 0.0
+    assert step.packed()[ROW_OF["grad_norm"]].tolist() == [1.0, 1.0, 1.0]

@@ -16,8 +16,11 @@ from gradwatch.rules.gw203_saturated_output import SaturatedOutput
 from gradwatch.rules.gw204_unscaled_input import UnscaledInput
 from gradwatch.rules.gw301_exploding_gradient import ExplodingGradient
 from gradwatch.rules.gw302_non_finite_value import NonFiniteValue
+from gradwatch.rules.gw303_oversized_update import OversizedUpdate
 from gradwatch.rules.gw401_detached_parameter import DetachedParameter
 from gradwatch.rules.gw402_symmetric_initialisation import SymmetricInitialisation
+from gradwatch.rules.gw403_probabilities_as_logits import ProbabilitiesAsLogits
+from gradwatch.rules.gw404_rank_collapse import RankCollapse
 from gradwatch.rules.gw501_stalled_update import StalledUpdate
 from gradwatch.rules.gw901_nothing_observed import NothingObserved
 from gradwatch.rules.gw902_observation_degraded import ObservationDegraded
@@ -32,8 +35,11 @@ ALL_RULES: tuple[Rule, ...] = (
     UnscaledInput(),
     ExplodingGradient(),
     NonFiniteValue(),
+    OversizedUpdate(),
     DetachedParameter(),
     SymmetricInitialisation(),
+    ProbabilitiesAsLogits(),
+    RankCollapse(),
     StalledUpdate(),
     NothingObserved(),
     ObservationDegraded(),
@@ -43,15 +49,18 @@ ALL_RULES: tuple[Rule, ...] = (
 PRECEDENCE: tuple[str, ...] = (
     "GW103",
     "GW402",
+    "GW404",
     "GW201",
     "GW301",
     "GW302",
+    "GW303",
     "GW202",
     "GW401",
     "GW102",
     "GW101",
     "GW204",
     "GW203",
+    "GW403",
     "GW501",
     "GW901",
     "GW902",

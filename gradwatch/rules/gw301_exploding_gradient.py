@@ -96,8 +96,10 @@ class ExplodingGradient(Rule):
             yield self._diagnosis(window, cause, rows, growth, way)
 
     def _culprits(self, gains: FloatArray) -> tuple[int, ...]:
+        """Rows that gain most; where what lies between the layers does it, all of them."""
         known = np.nan_to_num(gains, nan=-np.inf, posinf=38.0)
-        return tuple(int(row) for row in np.flatnonzero(known >= self.culprit_share * known.max()))
+        least = self.culprit_share * known.max() if known.max() > 0 else -np.inf
+        return tuple(int(row) for row in np.flatnonzero((known >= least) & ~np.isnan(gains)))
 
     def _cause(self, first: Snapshot | None, snapshot: Snapshot, gains: FloatArray) -> Cause:
         if first is not None and first is not snapshot:

@@ -60,7 +60,7 @@ _WHERE = {
     "forward": "on the forward side, first in {layers}",
     "backward": "on the backward side, first in {layers}",
     "gradient": "in the gradients of {layers}",
-    "loss": "in the loss alone",
+    "loss": "in the loss alone, which reads {layers}",
 }
 
 
@@ -129,7 +129,9 @@ def _first(onset: Snapshot) -> tuple[tuple[int, ...], str]:
     if backward:
         return (backward[-1],), "backward"
     gradients = tuple(row for row in order if onset.nonfinite_count[row] > 0)
-    return gradients, "gradient" if gradients else "loss"
+    if gradients:
+        return gradients, "gradient"
+    return tuple(row for row in order if not flow.consumers(onset.layers)[row]), "loss"
 
 
 def _fastest_grower(finite: tuple[Snapshot, ...]) -> tuple[int, ...]:

@@ -87,6 +87,10 @@ class Rows:
         self._row_of: weakref.WeakKeyDictionary[nn.Module, int] = weakref.WeakKeyDictionary()
         self._rows: list[Row] = []
         self._layers: tuple[Layer, ...] = ()
+        self._ran: set[int] = set()
+        """Rows that ran in a pass that was learned from."""
+        self._feeding: set[int] = set()
+        """Rows that feed another one."""
         self.refresh()
 
     def __len__(self) -> int:
@@ -109,6 +113,10 @@ class Rows:
     def row_of(self, module: nn.Module) -> int | None:
         """The module's row, None if it owns no parameters."""
         return self._row_of.get(module)
+
+    def is_last(self, row: int) -> bool:
+        """Whether it has run, and no other row reads what it gives."""
+        return row in self._ran and row not in self._feeding
 
     def refresh(self) -> None:
         """Find modules and parameters that were added since, and append their rows."""
@@ -149,6 +157,7 @@ class Rows:
     def learn(self, collected: Wiring) -> None:
         """Take order, wiring and activations from a pass."""
         seen = set(collected.order)
+        self._ran |= seen
         unseen = [row for row in range(len(self._rows)) if row not in seen]
         for depth, row in enumerate((*collected.order, *unseen)):
             self._rows[row].note(depth=depth)
@@ -157,6 +166,7 @@ class Rows:
                 self._rows[source].note(recurrent=True)
             else:
                 self._rows[consumer].inputs.add(source)
+                self._feeding.add(source)
         for row, (activation, module) in collected.activations.items():
             self._rows[row].note(activation=activation, activation_module=module)
 

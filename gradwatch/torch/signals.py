@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
+from gradwatch.torch.activations import unit_axis
 from gradwatch.torch.aliases import aliased_inputs
 from gradwatch.torch.graph import Span
 from gradwatch.torch.internals import (
@@ -244,11 +245,19 @@ class Signals:
                 first = key
                 owner.output_dtypes[row] = tensor.dtype
                 self._taps.take_norm(owner, self._key(row, "output_norm"), tensor)
+                self._taps.take_spread(owner, self._key(row, "direction_spread"), tensor)
+                self._tap_logits(frame, tensor)
             owner.first_part[key.part] = first.part
             if tensor.grad_fn is not None:
                 self._taps.tap_gradient(owner, self._run, key, tensor)
             elif tensor.requires_grad:
                 self._taps.tap_leaf(owner, key, tensor)
+
+    def _tap_logits(self, frame: _Frame, output: Tensor) -> None:
+        if output.grad_fn is not None and self._rows.is_last(frame.row):
+            key = self._key(frame.row, "logit_misfit_ratio")
+            axis = unit_axis(frame.module, output.shape)
+            self._taps.tap_logits(self._pass, key, output, axis)
 
     def _opened_spans(self) -> bool:
         """Whether a layer was seen in this run: a checkpoint may only repeat what was seen."""

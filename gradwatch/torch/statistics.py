@@ -27,6 +27,7 @@ SIGNAL_FIGURES = frozenset(
         *("input_norm", "output_norm", "input_grad_norm", "output_grad_norm"),
         *("activation_in_norm", "activation_out_norm"),
         *("mean_slope", "saturation_fraction", "dead_fraction"),
+        *("direction_spread", "logit_misfit_ratio"),
     }
 )
 """Names of the figures that the signal hooks take, beside those over time."""
@@ -115,6 +116,7 @@ def store_signals(
             _gradients(counted, row, activations.get(row, {})),
             _activations(counted, row, activations.get(row, {})),
             _time(collected, counted, row, repeated=layer.recurrent),
+            _means(counted, row, ("direction_spread", "logit_misfit_ratio")),
         ):
             for name, figure in statistics.items():
                 by_name[name][row] = figure
@@ -172,11 +174,13 @@ def _activations(
         for parts in by_position.values()
     ]
     statistics = {"activation_gain_log10": sum(gains)} if gains else {}
-    for name in ("mean_slope", "saturation_fraction", "dead_fraction"):
-        figures = counted.parts(row, name).values()
-        if figures:
-            statistics[name] = sum(figures) / len(figures)
-    return statistics
+    return statistics | _means(counted, row, ("mean_slope", "saturation_fraction", "dead_fraction"))
+
+
+def _means(counted: _Figures, row: int, names: Iterable[str]) -> dict[str, float]:
+    """Means over the calls, of the statistics that were observed."""
+    parts = {name: counted.parts(row, name).values() for name in names}
+    return {name: sum(figures) / len(figures) for name, figures in parts.items() if figures}
 
 
 def _time(collected: Pass, counted: _Figures, row: int, *, repeated: bool) -> dict[str, float]:

@@ -15,6 +15,7 @@ from torch.nn.utils.rnn import PackedSequence
 from gradwatch.torch.activations import slope, slope_figures
 from gradwatch.torch.graph import Activation
 from gradwatch.torch.internals import hook_gradient
+from gradwatch.torch.outputs import direction_spread, logit_misfit_ratio, logits_of
 from gradwatch.torch.passes import Pass, Run
 from gradwatch.torch.reading import Key
 from gradwatch.torch.recurrent import squares_over_time, time_axis
@@ -90,6 +91,28 @@ class Taps:
                     self.take_norm(owner, key, gradient)
 
         owner.keep_leaf_hook(leaf, hook_gradient(leaf, hook))
+
+    def take_spread(self, owner: Pass, key: Key, output: Tensor) -> None:
+        """Take how much the examples of a layer's output differ in direction."""
+        spread = direction_spread(output)
+        if spread is not None:
+            owner.reading.add(key, spread)
+
+    def tap_logits(self, owner: Pass, key: Key, output: Tensor, unit_axis: int) -> None:
+        """Take what the gradient of a network's output says of the loss, once there is one."""
+        logits = logits_of(output, unit_axis)
+        if logits is None:
+            return
+
+        def hook(gradient: Tensor) -> None:
+            if owner.closed or gradient.is_complex() or torch.is_grad_enabled():
+                return
+            with self.timed():
+                signal = logits_of(gradient, unit_axis)
+                if signal is not None:
+                    owner.reading.add(key, logit_misfit_ratio(logits, signal))
+
+        hook_gradient(output, hook)
 
     def tap_over_time(
         self, owner: Pass, key: Key, module: nn.RNNBase, sequence: Any, alias: Tensor

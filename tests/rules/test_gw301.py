@@ -173,3 +173,64 @@ class TestRealRuns:
         healthy = Unrolled(1.0)
         cured = train(healthy, SGD(healthy.parameters(), lr=1e-3))
         assert "GW301" not in {code for code, _ in cured.alarms}
+
+    def test_a_smaller_learning_rate_keeps_a_net_that_was_well_at_first_well(self):
+        model = mlp(6, seed=1)
+        run = train(model, sgd(model, 1.0))
+        assert run.alarms == [("GW303", "learning rate"), ("GW301", "learning rate")]
+
+        model = mlp(6, seed=1)
+        optimizer = sgd(model, 1.0)
+        for _ in range(2):
+            apply(run.finding("GW301").fixes[0], optimizer=optimizer)
+        cured = train(model, optimizer)
+        assert cured.alarms == []
+        assert cured.losses[-1] < cured.losses[0]
+
+
+@pytest.mark.parametrize(
+    ("setting", "causes"),
+    [
+        ({"growth": 5.0}, []),
+        ({"gentle": 0.8}, ["depth"]),
+        ({"well_at_first": 5.0}, ["learning rate"]),
+    ],
+    ids=str,
+)
+def test_its_thresholds_are_settings(setting, causes):
+    found = present(replace(RULE, **setting), steady(LAYERS, **growth(4.0)))
+    assert [diagnosis.cause for diagnosis in found] == causes
+
+
+def test_time_and_weights_are_two_diagnoses():
+    figures = {**growth(4.0), "time_growth_log10": [5.0, *[np.nan] * 8]}
+    found = present(RULE, steady(LAYERS, **figures))
+    assert [diagnosis.cause for diagnosis in found] == ["time", "weights"]
+
+
+def test_a_first_sample_without_signals_is_not_taken_for_well():
+    names = ("output_grad_norm", "input_grad_norm", "output_rms", "input_rms", "forward_calls")
+    unseen = dict.fromkeys(names, np.nan)
+    history = steady(LAYERS, at=lambda step: growth(4.0) if step else unseen)
+    assert only(RULE, history).cause == "weights"
+
+
+def test_layers_without_a_weight_are_not_to_blame():
+    norm = replace(LAYERS[2], kind="LayerNorm", weighted=False)
+    layers = (*LAYERS[:2], norm, replace(LAYERS[3], activation=None))
+    signals = {"output_grad_norm": [1e4, 1, 1, 1], "input_grad_norm": [1e4, 1e4, 1e9, 1]}
+    assert only(RULE, steady(layers, **signals)).rows == (1,)
+
+
+def test_growth_between_layers_that_each_shrink_is_found_too():
+    other = np.where(np.arange(9) == 3, 6.0, 0.0)
+    signals = backward_signals(LAYERS, weights=-0.1, other=other)
+    assert present(RULE, steady(LAYERS, output_rms=0.5, **signals))
+
+
+def test_an_explosion_that_ends_in_an_infinite_loss_is_one_finding():
+    watcher = Watcher(ALL_RULES)
+    for step in range(8):
+        loss = INF if step > 3 else 1.0
+        watcher.observe(snapshot(LAYERS, step, loss=loss, **growth(4.0)))
+    assert [finding.code for finding in watcher.findings] == ["GW301"]

@@ -275,7 +275,7 @@ class TestRealRuns:
     def test_a_step_that_throws_the_weights_away_blames_the_learning_rate(self):
         model = mlp(1)
         run = train(model, SGD(model.parameters(), lr=1e20), steps=5)
-        assert run.alarms == [("GW302", "learning rate")]
+        assert run.alarms == [("GW303", "learning rate"), ("GW302", "learning rate")]
         assert run.finding("GW302").step == 1
 
         model = mlp(1)

@@ -262,7 +262,7 @@ class Adversaries:
     def __init__(self):
         torch.manual_seed(5)
         self.generator, self.discriminator = perceptron(), perceptron()
-        self.generator_steps = SGD(self.generator.parameters(), lr=0.1)
+        self.generator_steps = SGD(self.generator.parameters(), lr=1e-4)
         self.discriminator_steps = SGD(self.discriminator.parameters(), lr=0.1)
         self.norms = []
 

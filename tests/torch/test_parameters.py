@@ -277,7 +277,7 @@ def test_empty_and_integer_parameters_are_left_out():
     model = nn.ModuleDict({"layer": nn.Linear(4, 4), "odd": nn.Module()})
     model["odd"].empty = nn.Parameter(torch.empty(0, 4))
     model["odd"].packed = nn.Parameter(torch.zeros(9, dtype=torch.uint8), requires_grad=False)
-    optimizer = SGD([entry for entry in model.parameters() if entry.requires_grad], lr=0.1)
+    optimizer = SGD([entry for entry in model.parameters() if entry.requires_grad], lr=1e-3)
     watch = watched(model, optimizer)
     for _ in range(3):
         (model["layer"](torch.randn(BATCH, 4)).sum() + model["odd"].empty.sum()).backward()
