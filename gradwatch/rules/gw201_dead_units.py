@@ -17,7 +17,9 @@ The share of units with $|f'| < 0.05 \max f'$ for the whole batch, of one-sided 
 ReLU6, GELU, SiLU, ELU and the like); median over five samples, in two windows in a row.
 A whole layer is an error. Part of one is a warning, but a notice while the loss falls, and in the
 first 100 steps if the signal still flows ($B > -1.5$): the units that are left may do.
-Units that die where the backward signal had vanished before (GW101) are that finding's consequence.
+Units that die where the backward signal had vanished before (GW101) are that finding's consequence;
+and where all examples point one way (GW404), a unit is on or off for all of them, so only a layer
+that is dead as a whole counts.
 
 ## Example
 
@@ -45,6 +47,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gradwatch import flow
 from gradwatch.finding import Fix, Severity
@@ -55,6 +58,7 @@ from gradwatch.fixes.normalisation import insert_normalisation
 from gradwatch.history import Window
 from gradwatch.layer import Layer
 from gradwatch.rules.base import Diagnosis, Rule, began_vanishing, threshold
+from gradwatch.snapshot import Snapshot
 
 
 @dataclass(frozen=True)
@@ -74,11 +78,12 @@ class DeadUnits(Rule):
     )
     patience: float = threshold(100, unit="steps", source="calibration, as GW102")
     learning: float = threshold(0.8, unit="1", source="calibration, as GW102")
+    spread: float = threshold(1e-4, unit="1", source="calibration, as GW404")
     whole: float = threshold(0.99, unit="1", source="definition: no unit is left")
 
     def check(self, window: Window) -> Iterable[Diagnosis]:
         dead = window.typical.dead_fraction
-        rows = tuple(int(row) for row in np.flatnonzero(dead > self.dead))
+        rows = tuple(int(row) for row in np.flatnonzero(self._are_dead(window.typical)))
         if not rows or not window.snapshots[-1].is_finite:
             return
         began = self._began_dead(window, rows)
@@ -102,6 +107,16 @@ class DeadUnits(Rule):
             },
             fixes=_fixes(layers, from_start=from_start),
             covers=flow.upstream(window.layers, rows) | flow.downstream(window.layers, rows),
+        )
+
+    def _are_dead(self, typical: Snapshot) -> NDArray[np.bool_]:
+        """Rows of which most units are dead; where all examples point one way, only whole rows.
+
+        There each unit is on or off for the whole batch, so about half of them look dead.
+        """
+        one_way = typical.direction_spread < self.spread
+        return np.asarray(
+            typical.dead_fraction > np.where(one_way, self.whole, self.dead).astype(np.float32)
         )
 
     def _severity(self, window: Window, worst: float) -> Severity:

@@ -49,8 +49,8 @@ from gradwatch.fixes.learning_rate import lower_learning_rate, warm_up
 from gradwatch.history import Window
 from gradwatch.rules.base import Diagnosis, Rule, threshold
 
-_USUAL_UPDATE = 1e-3
-"""Update ratio of a healthy step (You et al. 2017)."""
+_LARGE_UPDATE = 1e-2
+"""Update ratio of the first steps of healthy nets, on the large side (calibration)."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class OversizedUpdate(Rule):
             return
         layers = [window.layers[row] for row in rows]
         worst = float(updates[list(rows)].max())
-        factor = float(10.0 ** np.clip(np.floor(np.log10(_USUAL_UPDATE) - np.log10(worst)), -6, -1))
+        factor = float(10.0 ** np.clip(np.floor(np.log10(_LARGE_UPDATE) - np.log10(worst)), -6, -1))
         yield Diagnosis(
             cause="learning rate",
             rows=rows,

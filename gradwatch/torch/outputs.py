@@ -19,6 +19,9 @@ LEAST_FEATURES = 4
 LEAST_SIGNALS = 8
 """Numbers below which a loss that takes each unit for itself is not looked for."""
 
+LEAST_PROBABILITY = 1e-12
+"""Probabilities below this are rounding."""
+
 ROUNDING = 1e-5
 """Misfits below this are rounding: where both are, no loss can be told from another."""
 
@@ -48,7 +51,8 @@ def direction_spread(output: Tensor) -> Tensor | None:
     lengths = torch.linalg.vector_norm(vectors, dim=1)
     # An example of length 0 points nowhere: it counts as different from all others.
     total = lengths.clamp_min(torch.finfo(torch.float32).tiny).reciprocal() @ vectors
-    return 1 - total.dot(total) / count**2
+    spread: Tensor = 1 - total.dot(total) / count**2
+    return spread
 
 
 def logits_of(output: Tensor, unit_axis: int) -> Tensor | None:
@@ -65,7 +69,7 @@ def logits_of(output: Tensor, unit_axis: int) -> Tensor | None:
         return None
     units = output.shape[unit_axis]
     examples = max(min(MOST_EXAMPLES, MOST_LOGITS // units), 1)
-    rows = output.detach().movedim(unit_axis, -1).reshape(-1, units)[:examples]
+    rows: Tensor = output.detach().movedim(unit_axis, -1).reshape(-1, units)[:examples]
     return rows.to(torch.float32, copy=True)
 
 
@@ -111,9 +115,10 @@ Directions = tuple[list[Tensor], list[Tensor]]
 
 
 def _class_directions(logits: Tensor, gradient: Tensor) -> Directions:
-    """One class of many: the target is where the gradient is most negative."""
-    target = torch.zeros_like(logits).scatter_(1, gradient.argmin(1, keepdim=True), 1.0)
+    """One class of many: under each loss the target is where dL/dz / p is smallest."""
     probability = logits.softmax(1)
+    pull = gradient / probability.clamp_min(LEAST_PROBABILITY)
+    target = torch.zeros_like(logits).scatter_(1, pull.argmin(1, keepdim=True), 1.0)
 
     def through_softmax(signal: Tensor) -> Tensor:
         return probability * (signal - (probability * signal).sum(1, keepdim=True))
@@ -146,4 +151,5 @@ def _misfit_by_example(gradient: Tensor, direction: Tensor) -> Tensor:
     size = (direction * direction).sum(1, keepdim=True)
     rest = gradient - (along / size).clamp_min(0) * direction
     shares = torch.linalg.vector_norm(rest, dim=1) / torch.linalg.vector_norm(gradient, dim=1)
-    return shares.nanmedian()
+    median: Tensor = shares.nanmedian()
+    return median
