@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
+
+from gradwatch.errors import ArgumentError
 
 Severity = Literal["notice", "warning", "error"]
 """error: training cannot work as it is; warning: it works badly or may; notice: worth knowing."""
@@ -55,7 +57,13 @@ class Fix:
         rationale: Why it fits this cause, in one or two sentences.
         reference: Paper and year, or the section of the documentation.
         snippets: Code per framework ("torch", "keras") that names the user's own layers.
-        lower_learning_rate: Whether the fix usually needs a smaller learning rate with it.
+        lr_factor: Factor for the learning rate that goes with the fix, besides what the snippet
+            does; 1 leaves the rate alone.
+        avoid_when: When the fix is wrong, as a clause that follows "Not if"; empty for a fix that
+            can do no harm.
+
+    Raises:
+        ArgumentError: If there is no such kind.
     """
 
     kind: FixKind
@@ -63,7 +71,15 @@ class Fix:
     rationale: str
     reference: str
     snippets: Mapping[str, str] = field(default_factory=dict)
-    lower_learning_rate: bool = False
+    lr_factor: float = 1.0
+    avoid_when: str = ""
+
+    def __post_init__(self) -> None:
+        if self.kind not in get_args(FixKind):
+            raise ArgumentError(
+                f"the kind {self.kind!r} of fix {self.title!r} is none of "
+                f"{', '.join(get_args(FixKind))}; take the nearest"
+            )
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,8 +14,8 @@ from gradwatch.finding import Finding, Fix, Severity, listed
 from gradwatch.report import Report
 from gradwatch.report_rows import Fold, LayerRow, Scale, unfolded
 from gradwatch.report_words import (
-    LOWER_LEARNING_RATE,
     evidence_words,
+    fix_caveats,
     flat_name,
     fold_names,
     kind_name,
@@ -165,8 +165,7 @@ def _fix(fix: Fix, number: int, framework: str) -> str:
         _paragraph(fix.rationale),
         _paragraph(f"Source: {fix.reference}", MUTED),
     ]
-    if fix.lower_learning_rate:
-        parts.append(_paragraph(LOWER_LEARNING_RATE))
+    parts += [_paragraph(caveat) for caveat in fix_caveats(fix)]
     snippet = fix.snippets.get(framework)
     if snippet is not None:
         style = f"background:{SHADE};padding:.6em .9em;border-radius:4px;overflow-x:auto;"

@@ -6,16 +6,13 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
-from gradwatch.finding import SEVERITIES, Finding, listed
+from gradwatch.finding import SEVERITIES, Finding, Fix, listed
 from gradwatch.report_rows import Fold, LayerRow, Scale
 from gradwatch.schedule import EARLY_STEPS, Overhead
 from gradwatch.snapshot import State
 
 USUAL_BUDGET = 0.01
 """Share of the run's time beyond which a report says why it is so large."""
-
-LOWER_LEARNING_RATE = "And lower the learning rate with it (try lr/5)."
-"""Said of a fix that usually needs it."""
 
 
 def printable(text: str) -> str:
@@ -56,6 +53,21 @@ def resolved_line(finding: Finding) -> str:
         f"Resolved: {headline(finding)}, cause: {finding.cause}, "
         f"from step {finding.step:,} to step {finding.resolved_step:,}."
     )
+
+
+def fix_caveats(fix: Fix) -> tuple[str, ...]:
+    """What to do with the learning rate, and when the fix is wrong: a sentence each, if any."""
+    avoid = f"Not if {fix.avoid_when}." if fix.avoid_when else ""
+    return tuple(filter(None, (_learning_rate(fix), avoid)))
+
+
+def _learning_rate(fix: Fix) -> str:
+    if fix.kind == "learning_rate":
+        return ""
+    if fix.lr_factor == 1:
+        return "Learning rate: unchanged."
+    change = f"lr/{1 / fix.lr_factor:.3g}" if fix.lr_factor < 1 else f"lr x {fix.lr_factor:.3g}"
+    return f"Learning rate: try {change} with it."
 
 
 def figure(value: float) -> str:

@@ -25,8 +25,8 @@ from gradwatch.finding import Finding, Fix, Severity, listed
 from gradwatch.report import Report
 from gradwatch.report_rows import Fold, LayerRow, Scale, unfolded
 from gradwatch.report_words import (
-    LOWER_LEARNING_RATE,
     evidence_words,
+    fix_caveats,
     flat_name,
     fold_names,
     kind_name,
@@ -203,8 +203,8 @@ def _fix_view(fix: Fix, number: int, framework: str) -> Group:
         Text.assemble((f"Fix {number}: ", "bold green"), (printable(fix.title), "bold")),
         Text.assemble(printable(fix.rationale), (f" [{printable(fix.reference)}]", "dim")),
     ]
-    if fix.lower_learning_rate:
-        parts.append(_text(LOWER_LEARNING_RATE))
+    if caveats := fix_caveats(fix):
+        parts.append(_text(" ".join(caveats)))
     snippet = fix.snippets.get(framework)
     if snippet is not None:
         parts.append(_indented(snippet_view(snippet), 4))

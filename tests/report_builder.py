@@ -76,7 +76,7 @@ RELU_FIX = Fix(
         "torch": "model.act1 = nn.ReLU()\nnn.init.kaiming_normal_(model.fc1.weight)",
         "keras": 'keras.layers.Dense(64, activation="relu", kernel_initializer="he_normal")',
     },
-    lower_learning_rate=True,
+    lr_factor=0.2,
 )
 
 

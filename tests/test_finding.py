@@ -7,6 +7,7 @@ from typing import get_args
 
 import pytest
 
+from gradwatch.errors import ArgumentError
 from gradwatch.finding import SEVERITIES, Finding, Fix, Severity, listed
 
 FINDING = Finding(
@@ -18,6 +19,11 @@ FINDING = Finding(
     cause="activation",
     message="The signal shrinks.",
 )
+
+
+def test_a_fix_of_no_known_kind_is_refused_with_the_kinds_there_are():
+    with pytest.raises(ArgumentError, match=r"'weight_decay' of fix 'Decay' .* normalisation"):
+        Fix(kind="weight_decay", title="Decay", rationale="Large.", reference="Krogh 1992")
 
 
 def test_a_finding_is_open_until_it_is_resolved():
@@ -49,8 +55,8 @@ def test_severities_are_listed_mildest_first():
     assert get_args(Severity) == SEVERITIES
 
 
-def test_a_fix_usually_needs_no_smaller_learning_rate():
-    assert not Fix(kind="inputs", title="", rationale="", reference="").lower_learning_rate
+def test_a_fix_leaves_the_learning_rate_alone_unless_it_says_otherwise():
+    assert Fix(kind="inputs", title="", rationale="", reference="").lr_factor == 1
 
 
 @pytest.mark.parametrize(

@@ -127,11 +127,24 @@ def test_snippets_are_those_of_the_framework(framework, shown, hidden):
     assert hidden not in told._repr_html_()
 
 
-@pytest.mark.parametrize("lower", [True, False])
-def test_a_smaller_learning_rate_is_advised_where_the_fix_needs_it(lower):
-    told = report(finding(fixes=(replace(RELU_FIX, lower_learning_rate=lower),)))
-    assert ("try lr/5" in printed(told)) is lower
-    assert ("try lr/5" in told._repr_html_()) is lower
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"lr_factor": 0.2}, "Learning rate: try lr/5 with it."),
+        ({"lr_factor": 10.0}, "Learning rate: try lr x 10 with it."),
+        ({"lr_factor": 1.0}, "Learning rate: unchanged."),
+        ({"avoid_when": "the range has to stay"}, "Not if the range has to stay."),
+    ],
+)
+def test_what_goes_with_a_fix_and_when_it_is_wrong_is_shown(changes, said):
+    told = report(finding(fixes=(replace(RELU_FIX, **changes),)))
+    assert said in printed(told, ENDLESS)
+    assert said in told._repr_html_()
+
+
+def test_a_fix_of_the_learning_rate_says_nothing_more_of_the_rate():
+    told = report(finding(fixes=(replace(RELU_FIX, kind="learning_rate", lr_factor=1.0),)))
+    assert "Learning rate:" not in printed(told)
 
 
 def test_repr_is_the_verdict():

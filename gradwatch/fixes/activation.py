@@ -24,8 +24,7 @@ def relu_with_he(layers: Sequence[Layer]) -> Fix:
         title="Replace the saturating activations by ReLU and initialise by He",
         rationale=(
             "A saturating activation shrinks the gradient at every layer; the slope of ReLU is 1 "
-            "wherever a unit is active, and He's variance 2/fan-in makes up for the other half. "
-            "Not for an output or a gate, whose range has to stay bounded."
+            "wherever a unit is active, and He's variance 2/fan-in makes up for the other half."
         ),
         reference="Glorot, Bordes & Bengio 2011; He et al. 2015",
         snippets={
@@ -40,12 +39,17 @@ def relu_with_he(layers: Sequence[Layer]) -> Fix:
                 keras_code.definition(
                     changed, {"activation": '"relu"', "kernel_initializer": '"he_normal"'}
                 ),
+                keras_code.LAYER_OF,
                 keras_code.activations_replaced(bounded, "keras.activations.relu"),
                 keras_code.initialised(changed),
                 keras_code.COMPILE_AGAIN,
             ),
         },
-        lower_learning_rate=True,
+        lr_factor=0.2,
+        avoid_when=(
+            "the range has to stay bounded, as in an output before the loss, a gate or an "
+            "attention weight, or if the net is pre-trained: it draws new weights"
+        ),
     )
 
 
@@ -61,8 +65,7 @@ def leaky_relu(layers: Sequence[Layer]) -> Fix:
         title="Replace the one-sided activations by a leaky ReLU",
         rationale=(
             "A dead unit gets no gradient and cannot come back; a slope of 0.2 on the negative "
-            "side lets it learn its way out. "
-            "Through many dead layers in a row these slopes multiply: reset the biases there."
+            "side lets it learn its way out."
         ),
         reference="Maas, Hannun & Ng 2013; Xu et al. 2015",
         snippets={
@@ -76,8 +79,14 @@ def leaky_relu(layers: Sequence[Layer]) -> Fix:
                 keras_code.IMPORTS,
                 keras_code.definition(one_sided, {"activation": '"leaky_relu"'}),
                 "# Where the activation is a keras.layers.ReLU: set its negative_slope to 0.2.",
+                keras_code.LAYER_OF,
                 keras_code.activations_replaced(one_sided, "keras.activations.leaky_relu"),
                 keras_code.COMPILE_AGAIN,
             ),
         },
+        lr_factor=0.2,
+        avoid_when=(
+            "many dead layers follow each other, where the slopes multiply (reset the biases "
+            "instead), or if the values have to stay positive, as rates and counts do"
+        ),
     )

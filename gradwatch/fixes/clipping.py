@@ -9,6 +9,7 @@ from gradwatch.fixes.snippets.text import comment, filled, layer_names, program,
 from gradwatch.layer import Layer
 
 _TORCH = """
+# At each step:
 optimizer.zero_grad()
 loss = loss_fn(model, batch)
 loss.backward()
@@ -35,12 +36,15 @@ def clip_gradients(layers: Sequence[Layer]) -> Fix:
         title="Clip the norm of the gradient at 1",
         rationale=(
             "A bound on the norm keeps one steep spot from throwing the weights far away, and "
-            "keeps the direction. It limits the damage and not the cause, and does nothing for "
-            "gradients that vanish or are not finite."
+            "keeps the direction. It limits the damage and leaves the cause where it is."
         ),
         reference="Pascanu, Mikolov & Bengio 2013, section 3.2",
         snippets={
             "torch": program("import torch", note, filled(_TORCH)),
             "keras": program(note, filled(_KERAS)),
         },
+        avoid_when=(
+            "gradients vanish or are not finite, which it does not cure, or if nearly every step "
+            "would be clipped: that hides a learning rate or weights that are too large"
+        ),
     )

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from gradwatch.finding import Fix
-from gradwatch.fixes.snippets.family import Family, family_of
+from gradwatch.fixes.snippets.family import Family, torch_family_of
 from gradwatch.fixes.snippets.text import comment, filled, layer_names, program, quoted
 from gradwatch.layer import Layer
 
@@ -35,7 +35,7 @@ _TITLE = "Standardise the inputs to mean 0 and standard deviation 1"
 _WHY = (
     "The gradient of the first weights is proportional to their input, whose rms is {rms:.3g} "
     "instead of about 1: too large it saturates or blows up what follows, too small it stalls "
-    "learning. Not for token indices or one-hot vectors."
+    "learning."
 )
 
 _TITLE_NONFINITE = "Drop the samples that are not finite, then standardise the inputs"
@@ -74,11 +74,15 @@ def standardise_inputs(layers: Sequence[Layer], *, input_rms: float) -> Fix:
                 filled(_KERAS),
             ),
         },
+        avoid_when=(
+            "the inputs are token indices, one-hot vectors or masks, or if a pre-trained net "
+            "expects another scale: then use that net's own"
+        ),
     )
 
 
 def _torch(layers: Sequence[Layer], *, finite: bool) -> str:
-    has_channels = any(family_of(layer) is Family.CONVOLUTION for layer in layers)
+    has_channels = any(torch_family_of(layer) is Family.CONVOLUTION for layer in layers)
     channels = "(0, *range(2, inputs.ndim))  # all but the channels"
     features = "tuple(range(inputs.ndim - 1))  # all but the features"
     return filled(

@@ -66,6 +66,10 @@ def lower_learning_rate(layers: Sequence[Layer], *, factor: float = 0.1) -> Fix:
         ),
         reference="Bengio 2012, Practical recommendations for gradient-based training, section 3.1",
         snippets=_scaled(layers, factor),
+        avoid_when=(
+            "only the first steps are too large (warm up instead), or if gradients vanish, which "
+            "smaller steps make worse"
+        ),
     )
 
 
@@ -86,11 +90,14 @@ def raise_learning_rate(layers: Sequence[Layer], *, factor: float) -> Fix:
         title=f"Multiply the learning rate by {factor:.6g}",
         rationale=(
             "The gradient is large enough to learn from, but each step moves the weights by next "
-            "to nothing. Not against a gradient that vanishes on its way: the last layers would "
-            "blow up before the first ones move."
+            "to nothing. Raise the rate by tens until the loss moves."
         ),
         reference="Bengio 2012, Practical recommendations for gradient-based training, section 3.1",
         snippets=_scaled(layers, factor),
+        avoid_when=(
+            "the gradient vanishes on its way, where the last layers blow up before the first "
+            "ones move, or if a schedule has brought the rate down on purpose"
+        ),
     )
 
 
@@ -107,14 +114,14 @@ def warm_up(layers: Sequence[Layer]) -> Fix:
         title=f"Warm the learning rate up over the first {steps} steps",
         rationale=(
             "The first gradients are the largest, and an adaptive optimizer knows their size only "
-            "after some steps; a small rate bridges that time. "
-            "Of no use where the steps are still too large later on: lower the rate there."
+            "after some steps; a small rate bridges that time."
         ),
         reference="Goyal et al. 2017; Liu et al. 2020 (RAdam)",
         snippets={
             "torch": program("import torch", note, filled(_TORCH_WARM_UP, steps=steps)),
             "keras": program("import keras", note, filled(_KERAS_WARM_UP, steps=steps)),
         },
+        avoid_when="the steps are still too large later on: lower the rate there",
     )
 
 

@@ -55,11 +55,14 @@ def gradient_scaler(layers: Sequence[Layer]) -> Fix:
         title="Scale the loss before the backward pass",
         rationale=(
             "float16 turns values below 2^-24 into 0; a loss scaled by a large number lifts the "
-            "whole backward pass above that, and the optimizer gets it divided out again. "
-            "The parameters have to be float32: autocast, not model.half()."
+            "whole backward pass above that, and the optimizer gets it divided out again."
         ),
         reference="Micikevicius et al. 2018, section 3.2",
         snippets=_snippets(layers, _SCALER, _KERAS_SCALER),
+        avoid_when=(
+            "the parameters themselves are float16 (model.half()), which the scaler refuses: keep "
+            "them in float32 and use autocast"
+        ),
     )
 
 
@@ -74,10 +77,14 @@ def bfloat16(layers: Sequence[Layer]) -> Fix:
         title="Use bfloat16 instead of float16",
         rationale=(
             "bfloat16 has the exponent of float32, so gradients as small as 1e-38 survive without "
-            "a loss scale. Not on hardware that only emulates it, such as GPUs before Ampere."
+            "a loss scale."
         ),
         reference="Kalamkar et al. 2019, A study of BFLOAT16 for deep learning training",
         snippets=_snippets(layers, _BFLOAT16, _KERAS_BFLOAT16),
+        avoid_when=(
+            "the hardware only emulates it, as GPUs before Ampere do, or if three digits of "
+            "precision are too few"
+        ),
     )
 
 

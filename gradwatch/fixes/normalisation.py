@@ -6,7 +6,12 @@ from collections.abc import Sequence
 
 from gradwatch.finding import Fix
 from gradwatch.fixes.snippets import keras_code, torch_code
-from gradwatch.fixes.snippets.family import Family, family_of, spatial_dimensions
+from gradwatch.fixes.snippets.family import (
+    Family,
+    family_of,
+    spatial_dimensions,
+    torch_family_of,
+)
 from gradwatch.fixes.snippets.text import (
     REBUILD,
     comment,
@@ -19,37 +24,39 @@ from gradwatch.fixes.snippets.text import (
 from gradwatch.layer import Layer
 
 _CONVOLUTIONS = frozenset({Family.CONVOLUTION, Family.TRANSPOSED})
-_WRAPPED = _CONVOLUTIONS | {Family.LINEAR, Family.EMBEDDING}
 
-_SIZE = {Family.LINEAR: "layer.out_features", Family.EMBEDDING: "layer.embedding_dim"}
+_SIZE = {
+    Family.LINEAR: "layer.out_features",
+    Family.LINEAR_TRANSPOSED: "layer.weight.shape[1]",
+    Family.EMBEDDING: "layer.embedding_dim",
+}
+_WRAPPED = _CONVOLUTIONS | frozenset(_SIZE)
 
 _KERAS = """
 batch_normalised = $convolutions
 layer_normalised = $others
 with_activation = $activated
+added = {}
+
+
+def new_layers(layer):
+    names = {layer.name, layer.path}
+    if names & set(batch_normalised):
+        yield keras.layers.BatchNormalization()
+    elif names & set(layer_normalised):
+        yield keras.layers.LayerNormalization()
+    if names & set(with_activation):
+        yield keras.layers.Activation(layer.activation)
+        layer.activation = keras.activations.linear
 
 
 def with_normalisation(layer, *args, **kwargs):
-    if layer.name in batch_normalised:
-        normalisation = keras.layers.BatchNormalization()
-    elif layer.name in layer_normalised:
-        normalisation = keras.layers.LayerNormalization()
-    else:
-        return layer(*args, **kwargs)
-    if layer.name not in with_activation:
-        return normalisation(layer(*args, **kwargs))
-    activation, layer.activation = layer.activation, keras.activations.linear
-    return keras.layers.Activation(activation)(normalisation(layer(*args, **kwargs)))
-
-
-if isinstance(model, keras.Sequential):
-    model = keras.Model(model.inputs[0], model.outputs[0])
-model = keras.models.clone_model(
-    model,
-    clone_function=lambda layer: layer,
-    call_function=with_normalisation,
-)
-# Then model.compile(...): the model has new variables.
+    if layer not in added:
+        added[layer] = list(new_layers(layer))
+    out = layer(*args, **kwargs)
+    for new in added[layer]:
+        out = new(out)
+    return out
 """
 
 
@@ -64,31 +71,34 @@ def insert_normalisation(layers: Sequence[Layer]) -> Fix:
         title="Normalise the outputs of these layers",
         rationale=(
             "A normalised output has the size 1 whatever the weights, so that neither depth nor "
-            "initialisation can shrink or blow up the signal. It does not help sigmoid layers, "
-            "whose slope stays below 1/4, and BatchNorm needs more than one sample in a batch."
+            "initialisation can shrink or blow up the signal."
         ),
         reference="Ioffe & Szegedy 2015; Ba, Kiros & Hinton 2016",
         snippets={"torch": _torch(layers), "keras": _keras(layers)},
+        avoid_when=(
+            "the activations are sigmoids, whose slope stays below 1/4; BatchNorm not if a batch "
+            "holds few samples (below 8) or the layer is recurrent"
+        ),
     )
 
 
 def _torch(layers: Sequence[Layer]) -> str:
-    groups: dict[str, list[str]] = {}
+    groups: dict[str, list[Layer]] = {}
     for layer in layers:
-        if family_of(layer) in _WRAPPED:
-            groups.setdefault(_module(layer), []).append(layer.name)
+        if torch_family_of(layer) in _WRAPPED:
+            groups.setdefault(_module(layer), []).append(layer)
     blocks = [
-        torch_code.replaced(
-            names, "nn.Sequential(layer, norm)", prepare=f"{torch_code.LAYER}\nnorm = {module}"
+        torch_code.layers_replaced(
+            group, "nn.Sequential(layer, norm)", prepare=f"{torch_code.LAYER}\nnorm = {module}"
         )
-        for module, names in groups.items()
+        for module, group in groups.items()
     ]
-    others = [layer for layer in layers if family_of(layer) not in _WRAPPED | {Family.GAIN}]
+    others = [layer for layer in layers if torch_family_of(layer) not in _WRAPPED | {Family.GAIN}]
     return program(torch_code.IMPORTS, "\n".join(blocks), _by_hand(others), REBUILD)
 
 
 def _module(layer: Layer) -> str:
-    family = family_of(layer)
+    family = torch_family_of(layer)
     if family in _CONVOLUTIONS:
         dimensions = spatial_dimensions(layer)
         return f"nn.BatchNorm{dimensions}d(layer.out_channels, device=layer.weight.device)"
@@ -124,4 +134,5 @@ def _keras(layers: Sequence[Layer]) -> str:
             others=literal(layer_names(others)),
             activated=literal(layer_names(activated)),
         ),
+        keras_code.rebuilt("with_normalisation"),
     )

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from itertools import groupby
 
 from gradwatch.finding import Fix
+from gradwatch.fixes.snippets import keras_code
 from gradwatch.fixes.snippets.family import Family, family_of
 from gradwatch.fixes.snippets.text import comment, filled, layer_names, literal, program
 from gradwatch.layer import Layer
@@ -38,9 +39,10 @@ for name, activation in activation_of.items():
 """
 
 _KERAS = """
-# `inputs`: the training inputs. From the first layer to the last; not for subclassed models.
+# `inputs`: the training inputs. From the first layer to the last; not for subclassed models,
+# nor for models in models.
 for name in $names:
-    layer = model.get_layer(name)
+    layer = layer_of[name]
     x = keras.Model(model.inputs[0], layer.input).predict(inputs, verbose=0)
     autoencoder = keras.Sequential([layer, keras.layers.Dense(x.shape[-1])])
     autoencoder.compile(optimizer="adam", loss="mse")
@@ -75,7 +77,7 @@ def stacked_autoencoders(layers: Sequence[Layer]) -> Fix:
         rationale=(
             "Each layer learns from its own input with one layer between it and its loss, so that "
             "nothing has to come through the whole depth. It is for nets whose activation has to "
-            "stay, or with few labels; elsewhere ReLU and the right initialisation are quicker."
+            "stay, and for few labels beside many inputs."
         ),
         reference="Hinton & Salakhutdinov 2006; Bengio et al. 2007",
         snippets={
@@ -85,9 +87,15 @@ def stacked_autoencoders(layers: Sequence[Layer]) -> Fix:
                 filled(_TORCH, activations=_with_activations(linear)),
             ),
             "keras": program(
-                "import keras", note, filled(_KERAS, names=literal(layer_names(linear)))
+                "import keras",
+                note,
+                keras_code.LAYER_OF,
+                filled(_KERAS, names=literal(layer_names(linear))),
             ),
         },
+        avoid_when=(
+            "the activation may change: ReLU and the right initialisation do more in less time"
+        ),
     )
 
 

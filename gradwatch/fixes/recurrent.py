@@ -10,7 +10,6 @@ from gradwatch.fixes.snippets import keras_code, torch_code
 from gradwatch.fixes.snippets.family import Family, family_of, gates_of
 from gradwatch.fixes.snippets.text import (
     ONCE,
-    REBUILD,
     comment,
     filled,
     layer_names,
@@ -59,7 +58,11 @@ _ORTHOGONAL = """
 
 _ORTHOGONAL_LAYER = """
 for name in $names:
-    nn.init.orthogonal_(model.get_submodule(name).weight)
+    layer = model.get_submodule(name)
+    weight = layer.weight.detach()
+    nn.init.orthogonal_(weight)
+    if not isinstance(layer.weight, nn.Parameter):
+        layer.weight = weight  # sets what weight_norm or spectral_norm compute it from
 """
 
 _KERAS_GATED = """
@@ -68,19 +71,29 @@ kept = ("units", "return_sequences", "return_state", "go_backwards", "stateful",
 
 
 def gated(layer):
-    if layer.name not in names:
+    if not {layer.name, layer.path} & set(names):
         return layer
     config = layer.get_config()
     return keras.layers.GRU.from_config({key: config[key] for key in kept})
 
 
-model = keras.models.clone_model(model, clone_function=gated)
+model = keras.models.clone_model(model, clone_function=gated, recursive=True)
 """
 
 _KERAS_ORTHOGONAL = """
 for name in $names:
-    cell = model.get_layer(name).cell
+    cell = layer_of[name].cell
     $state
+"""
+
+
+_ADAM = """
+optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)  # gates learn slowly under SGD
+"""
+
+_KERAS_ADAM = """
+optimizer = keras.optimizers.Adam(3e-3)  # gates learn slowly under SGD
+# Then model.compile(optimizer=optimizer, ...).
 """
 
 
@@ -96,13 +109,17 @@ def gated_cell(layers: Sequence[Layer]) -> Fix:
         rationale=(
             "A gated cell carries its state on by addition, so the gradient reaches early steps "
             "without passing a weight matrix and a slope at every step. "
-            "An LSTM does as well, but also returns a cell state, which forward then has to take."
+            "Gates learn slowly under plain SGD, so it comes with Adam."
         ),
         reference="Hochreiter & Schmidhuber 1997; Cho et al. 2014",
         snippets={
-            "torch": program(torch_code.IMPORTS, _torch_gated(layers), REBUILD),
-            "keras": program(keras_code.IMPORTS, _keras_gated(layers), keras_code.COMPILE_AGAIN),
+            "torch": program(f"import torch\n{torch_code.IMPORTS}", _torch_gated(layers), _ADAM),
+            "keras": program(keras_code.IMPORTS, _keras_gated(layers), _KERAS_ADAM),
         },
+        avoid_when=(
+            "only the last few steps matter, or if the net is pre-trained: the new layers start "
+            "from random weights"
+        ),
     )
 
 
@@ -117,15 +134,18 @@ def orthogonal_recurrent(layers: Sequence[Layer]) -> Fix:
         title="Initialise the recurrent weights orthogonally",
         rationale=(
             "A matrix whose singular values are all 1 neither shrinks nor blows up what passes "
-            "through it once per time step. "
-            "A tanh between the steps still shrinks it, so beyond some tens of steps take gates."
+            "through it once per time step."
         ),
         reference="Saxe et al. 2014; Le, Jaitly & Hinton 2015",
         snippets={
             "torch": program(torch_code.IMPORTS, ONCE, _torch_orthogonal(layers)),
-            "keras": program(keras_code.IMPORTS, _keras_orthogonal(layers)),
+            "keras": program(keras_code.IMPORTS, keras_code.LAYER_OF, _keras_orthogonal(layers)),
         },
-        lower_learning_rate=True,
+        lr_factor=0.2,
+        avoid_when=(
+            "the sequences are longer than a hundred steps or so, where the tanh between the steps "
+            "still shrinks the gradient: take gates"
+        ),
     )
 
 
@@ -140,14 +160,14 @@ def open_forget_gate(layers: Sequence[Layer]) -> Fix:
         title="Start with open forget gates: bias +3",
         rationale=(
             "A forget gate at sigmoid(b) multiplies the state, and its gradient, at every step: a "
-            "bias of 1 keeps it for about 4 steps, 3 for about 20. "
-            "Take the smaller one where only the last few steps matter."
+            "bias of 1 keeps it for about 4 steps, 3 for about 20."
         ),
         reference="Jozefowicz, Zaremba & Sutskever 2015",
         snippets={
             "torch": program(_torch_opened(layers), _without_gates(layers)),
             "keras": program(
                 keras_code.IMPORTS,
+                keras_code.LAYER_OF,
                 "\n".join(
                     keras_code.opened_gate(group, bias=OPEN_BIAS)
                     for gates, group in _by_gates(layers).items()
@@ -156,6 +176,7 @@ def open_forget_gate(layers: Sequence[Layer]) -> Fix:
                 _without_gates(layers),
             ),
         },
+        avoid_when="only the last few steps matter: a bias of 1 is enough there",
     )
 
 
@@ -168,15 +189,15 @@ def _by_gates(layers: Iterable[Layer]) -> dict[int, list[Layer]]:
 
 
 def _loop(layers: Sequence[Layer]) -> str:
-    return filled(_LOOP, names=literal(layer_names(layers)))
+    return filled(_LOOP, names=torch_code.named(layers))
 
 
 def _torch_gated(layers: Sequence[Layer]) -> str:
     plain = _by_gates(layers).get(1, [])
     opened = torch_code.opened_gate(3, bias=OPEN_BIAS, depth=1)
     blocks = [
-        torch_code.replaced(
-            [layer.name for layer in plain if ("Cell" in layer.kind) is cell],
+        torch_code.layers_replaced(
+            [layer for layer in plain if ("Cell" in layer.kind) is cell],
             "gru",
             prepare=f"{filled(made)}\nfor key, parameter in gru.named_parameters():\n{opened}",
         )
@@ -193,6 +214,7 @@ def _keras_gated(layers: Sequence[Layer]) -> str:
     as_gru = [replace(layer, kind="GRU") for layer in plain]
     return program(
         filled(_KERAS_GATED, names=names),
+        keras_code.LAYER_OF,
         keras_code.opened_gate(as_gru, bias=OPEN_BIAS),
     )
 
@@ -211,7 +233,7 @@ def _torch_orthogonal(layers: Sequence[Layer]) -> str:
         for gates, group in _by_gates(layers).items()
     ]
     if others:
-        blocks.append(filled(_ORTHOGONAL_LAYER, names=literal(layer_names(others))))
+        blocks.append(filled(_ORTHOGONAL_LAYER, names=torch_code.named(others)))
     return "\n".join(blocks)
 
 

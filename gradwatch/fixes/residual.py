@@ -7,23 +7,43 @@ from collections.abc import Sequence
 
 from gradwatch.finding import Fix
 from gradwatch.fixes.snippets import keras_code, torch_code
-from gradwatch.fixes.snippets.family import Family, family_of
-from gradwatch.fixes.snippets.text import comment, filled, layer_names, literal, program, quoted
+from gradwatch.fixes.snippets.family import Family, family_of, torch_family_of
+from gradwatch.fixes.snippets.text import (
+    REBUILD,
+    comment,
+    filled,
+    layer_names,
+    literal,
+    program,
+    quoted,
+)
 from gradwatch.layer import Layer
 
-_SKIPPABLE = frozenset({Family.LINEAR, Family.CONVOLUTION, Family.TRANSPOSED, Family.OTHER})
+_SKIPPABLE = frozenset(
+    {
+        Family.LINEAR,
+        Family.LINEAR_TRANSPOSED,
+        Family.CONVOLUTION,
+        Family.TRANSPOSED,
+        Family.OTHER,
+    }
+)
 
 _RESIDUAL = """
 class Residual(nn.Module):
     \"\"\"x + scale * branch(x); the branch alone where it changes the shape.\"\"\"
 
-    def __init__(self, branch, scale):
+    def __init__(self, branch):
         super().__init__()
-        self.branch, self.scale = branch, scale
+        self.branch = branch
+        self.scale = nn.Parameter(torch.zeros((), device=next(branch.parameters()).device))
 
     def forward(self, x):
         out = self.branch(x)
-        return x + self.scale * out if out.shape == x.shape else out
+        if out.shape == x.shape:
+            return x + self.scale * out
+        self.scale.requires_grad_(False)  # nothing to add to
+        return out
 
 
 def replace(name, module):
@@ -35,13 +55,13 @@ _WITH_ACTIVATION = """
 # Each activation has to serve its layer alone and to follow it directly.
 for name, activation in zip($names, $activations):
     branch = nn.Sequential(model.get_submodule(name), model.get_submodule(activation))
-    replace(name, Residual(branch, scale=$scale))
+    replace(name, Residual(branch))
     replace(activation, nn.Identity())
 """
 
 _WITHOUT_ACTIVATION = """
 for name in $names:
-    replace(name, Residual(model.get_submodule(name), scale=$scale))
+    replace(name, Residual(model.get_submodule(name)))
 """
 
 _KERAS = """
@@ -50,32 +70,30 @@ ends = dict(zip($names, $ends))
 starts = {}
 
 
+class Scale(keras.layers.Layer):
+    def build(self, shape):
+        self.scale = self.add_weight(shape=(), initializer="zeros", name="scale")
+
+    def call(self, x):
+        return self.scale * x
+
+
 def with_skip(layer, *args, **kwargs):
-    if layer.name in ends:
-        starts[ends[layer.name]] = args[0]
+    for name in {layer.name, layer.path} & set(ends):
+        starts[ends[name]] = args[0]
     out = layer(*args, **kwargs)
-    x = starts.get(layer.name)
+    x = next((starts[name] for name in (layer.path, layer.name) if name in starts), None)
     if x is None or x.shape != out.shape:
         return out
-    return keras.layers.Add()([x, keras.layers.Rescaling($scale)(out)])
-
-
-if isinstance(model, keras.Sequential):
-    model = keras.Model(model.inputs[0], model.outputs[0])
-model = keras.models.clone_model(
-    model,
-    clone_function=lambda layer: layer,
-    call_function=with_skip,
-)
-# Then model.compile(...) again.
+    return keras.layers.Add()([x, Scale()(out)])
 """
 
 
 def residual_path(layers: Sequence[Layer]) -> Fix:
     """The fix that adds each layer's input to its activated output.
 
-    A branch is scaled by 1/sqrt(layers), so that the sum of all of them stays of the size of the
-    input.
+    A branch is scaled by a number that starts at 0 and is learned, so that the net starts as if the
+    layers were not there. Branches with ReLU at full size, or at 1/sqrt(layers), drift one way.
 
     Args:
         layers: Consecutive layers that the gradient does not get through.
@@ -84,27 +102,39 @@ def residual_path(layers: Sequence[Layer]) -> Fix:
         kind="residual",
         title="Add a skip connection around each of these layers",
         rationale=(
-            "The gradient of x + f(x) has a part that no weight and no slope multiplies, so it "
-            "reaches the first layers at any depth. "
-            "Only where a layer keeps the shape; elsewhere the skip needs a projection."
+            "The gradient of x + a f(x) has a part that no weight and no slope multiplies, so it "
+            "reaches the first layers at any depth. A scale a that starts at 0 and is learned lets "
+            "each layer come in as far as it helps."
         ),
-        reference="He et al. 2016; Zhang, Dauphin & Ma 2019 (Fixup)",
+        reference="He et al. 2016; De & Smith 2020 (SkipInit); Bachlechner et al. 2020 (ReZero)",
         snippets={"torch": _torch(layers), "keras": _keras(layers)},
+        avoid_when=(
+            "a layer changes the shape, where the skip needs a projection, or if an activation "
+            "serves several layers or does not follow its layer at once"
+        ),
     )
 
 
 def _torch(layers: Sequence[Layer]) -> str:
-    skippable = [layer for layer in layers if family_of(layer) in _SKIPPABLE]
+    fitting = [
+        layer
+        for layer in layers
+        if torch_family_of(layer) in _SKIPPABLE and not torch_code.may_be_root(layer)
+    ]
+    skippable = [layer for layer in fitting if layer.fan_in == layer.fan_out]
+    others = layer_names(layer for layer in fitting if layer not in skippable)
     own = [layer for layer in _with_own_end(skippable) if layer.activation_module is not None]
     bare = [layer for layer in skippable if layer.activation is None and layer not in own]
     by_hand = [layer for layer in skippable if layer not in own and layer not in bare]
-    scale = _scale(skippable)
+    built = bool(own or bare)
     return program(
-        torch_code.IMPORTS,
-        _by_hand(by_hand, scale),
-        filled(_RESIDUAL) if own or bare else "",
-        _blocks(_WITH_ACTIVATION, own, scale),
-        _blocks(_WITHOUT_ACTIVATION, bare, scale),
+        f"import torch\n{torch_code.IMPORTS}",
+        comment(f"Another width, and so no skip: {quoted(others)}.") if others else "",
+        _by_hand(by_hand),
+        filled(_RESIDUAL) if built else "",
+        _blocks(_WITH_ACTIVATION, own),
+        _blocks(_WITHOUT_ACTIVATION, bare),
+        REBUILD if built else "",
     )
 
 
@@ -118,7 +148,7 @@ def _with_own_end(layers: Sequence[Layer]) -> list[Layer]:
     ]
 
 
-def _blocks(template: str, layers: Sequence[Layer], scale: str) -> str:
+def _blocks(template: str, layers: Sequence[Layer]) -> str:
     if not layers:
         return ""
     activations = [layer.activation_module or "" for layer in layers]
@@ -126,34 +156,29 @@ def _blocks(template: str, layers: Sequence[Layer], scale: str) -> str:
         template,
         names=literal(layer_names(layers)),
         activations=literal(activations),
-        scale=scale,
     )
 
 
-def _by_hand(layers: Sequence[Layer], scale: str) -> str:
+def _by_hand(layers: Sequence[Layer]) -> str:
     if not layers:
         return ""
     return comment(
         f"In forward, for each of {', '.join(map(repr, layer_names(layers)))}: "
-        f"x = x + {scale} * activation(layer(x)) instead of x = activation(layer(x))."
+        "x = x + scale * activation(layer(x)) instead of x = activation(layer(x)), with a "
+        "scale = nn.Parameter(torch.zeros(())) for each layer in __init__."
     )
-
-
-def _scale(layers: Sequence[Layer]) -> str:
-    return f"{len(layers)}**-0.5" if len(layers) > 1 else "1.0"
 
 
 def _keras(layers: Sequence[Layer]) -> str:
     skippable = _with_own_end([layer for layer in layers if family_of(layer) in _SKIPPABLE])
     names = layer_names(skippable)
     ends = [layer.activation_module or layer.name for layer in skippable]
-    scale = _scale(skippable)
     return program(
         keras_code.IMPORTS,
         comment(
             f"In the definition, at {quoted(names)}: x = keras.layers.Add()([x, "
-            f"keras.layers.Rescaling({scale})(layer(x))]). "
-            "Or in a built Sequential or functional model:"
+            "Scale()(layer(x))]). Or in a built Sequential or functional model:"
         ),
-        filled(_KERAS, names=literal(names), ends=literal(ends), scale=scale),
+        filled(_KERAS, names=literal(names), ends=literal(ends)),
+        keras_code.rebuilt("with_skip"),
     )

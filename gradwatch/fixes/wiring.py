@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from gradwatch.finding import Fix
+from gradwatch.fixes.snippets import keras_code
 from gradwatch.fixes.snippets.text import comment, filled, layer_names, literal, program, quoted
+from gradwatch.fixes.snippets.torch_code import named
 from gradwatch.layer import Layer
 
 _TORCH_CUTS = """
@@ -54,7 +56,7 @@ _KERAS_CUTS = """
 
 _KERAS_RECONNECT = """
 for name in $names:
-    for variable in model.get_layer(name).variables:
+    for variable in layer_of[name].variables:
         print(variable.path, "trains:", variable.trainable)
 """
 
@@ -100,7 +102,7 @@ else:
     torch.autograd.set_detect_anomaly(True)
 
 for name in $names:
-    for variable in model.get_layer(name).variables:
+    for variable in layer_of[name].variables:
         print(variable.path, "is finite:", bool(keras.ops.all(keras.ops.isfinite(variable))))
 # Then model.fit(...): it raises at the operation that makes the first NaN.
 """
@@ -124,8 +126,7 @@ def reconnect(layers: Sequence[Layer]) -> Fix:
         title="Connect these layers to the loss again",
         rationale=(
             "They run, but no gradient comes back: something between them and the loss leaves the "
-            "graph, or the loss does not use them. "
-            "If that is meant (a target network, a frozen part), set requires_grad to False there."
+            "graph, or the loss does not use them."
         ),
         reference=(
             "PyTorch documentation, Autograd mechanics; "
@@ -135,14 +136,18 @@ def reconnect(layers: Sequence[Layer]) -> Fix:
             "torch": program(
                 "import torch",
                 filled(_TORCH_CUTS, layers=quoted(names)),
-                filled(_TORCH_RECONNECT, names=literal(names)),
+                filled(_TORCH_RECONNECT, names=named(layers)),
             ),
             "keras": program(
                 "import keras",
                 filled(_KERAS_CUTS, layers=quoted(names)),
+                keras_code.LAYER_OF,
                 filled(_KERAS_RECONNECT, names=literal(names)),
             ),
         },
+        avoid_when=(
+            "it is meant, as in a target network or a frozen part: set requires_grad to False there"
+        ),
     )
 
 
@@ -166,14 +171,16 @@ def find_first_nonfinite(layers: Sequence[Layer]) -> Fix:
             "torch": program(
                 "import torch",
                 "# First: gradwatch.watch(model, optimizer, every=1), to name the layer and step.",
-                filled(_TORCH_NONFINITE, names=names),
+                filled(_TORCH_NONFINITE, names=named(layers)),
                 comment(_SUSPECTS),
             ),
             "keras": program(
                 "import keras",
                 "# First: gradwatch.keras.GradWatch(update_freq=1), to name the layer and step.",
+                keras_code.LAYER_OF,
                 filled(_KERAS_NONFINITE, names=names),
                 comment(_SUSPECTS),
             ),
         },
+        avoid_when="it is left in for good: anomaly detection slows every step",
     )

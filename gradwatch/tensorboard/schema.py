@@ -32,6 +32,9 @@ PLUGIN_NAME = "gradwatch"
 SCHEMA_VERSION = 1
 """Raised when an older reader would misread a newer file; new JSON fields alone do not."""
 
+LOWERED_IN_0_1 = 0.2
+"""Learning rate factor that a fix's `lower_learning_rate: true` stood for ("try lr/5")."""
+
 Content = Literal["run", "layers", "statistics", "finding"]
 
 
@@ -169,7 +172,7 @@ def decode_finding(stored: bytes) -> tuple[str, Finding]:
         **_known(Finding, parsed),
         "layers": tuple(parsed["layers"]),
         "evidence": {name: float(figure) for name, figure in parsed["evidence"].items()},
-        "fixes": tuple(Fix(**_known(Fix, fix)) for fix in parsed["fixes"]),
+        "fixes": tuple(map(_fix_of_json, parsed["fixes"])),
     }
     return parsed["session"], Finding(**known)
 
@@ -186,8 +189,16 @@ def _fix_as_json(fix: Fix) -> dict[str, Any]:
         "rationale": fix.rationale,
         "reference": fix.reference,
         "snippets": dict(fix.snippets),
-        "lower_learning_rate": fix.lower_learning_rate,
+        "lr_factor": _number(fix.lr_factor),
+        "avoid_when": fix.avoid_when,
     }
+
+
+def _fix_of_json(stored: dict[str, Any]) -> Fix:
+    """A fix; files of gradwatch 0.1 say with a bool that the rate should fall."""
+    old_factor = LOWERED_IN_0_1 if stored.get("lower_learning_rate") else 1.0
+    known = _known(Fix, stored)
+    return Fix(**{**known, "lr_factor": float(known.get("lr_factor", old_factor))})
 
 
 def _number(figure: float) -> float | str:

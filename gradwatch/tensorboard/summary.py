@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 
 from gradwatch.finding import SEVERITIES, Finding, Fix, Severity
-from gradwatch.report_words import LOWER_LEARNING_RATE, counted, figure, severity_counts
+from gradwatch.report_words import counted, figure, fix_caveats, severity_counts
 
 VERDICTS: dict[Severity, str] = {
     "error": "Training cannot work as it is.",
@@ -110,11 +110,11 @@ def _evidence(finding: Finding) -> str:
 def _fix_blocks(fix: Fix, framework: str) -> list[str]:
     reference = f" ({escape(fix.reference)})" if fix.reference else ""
     blocks = [f"**Fix: {escape(fix.title)}.** {escape(fix.rationale)}{reference}"]
+    if caveats := fix_caveats(fix):
+        blocks.append(escape(" ".join(caveats)))
     if snippet := fix.snippets.get(framework):
         fence = "`" * max(3, 1 + max(map(len, re.findall("`+", snippet)), default=0))
         blocks.append(f"{fence}python\n{snippet.strip()}\n{fence}")
-    if fix.lower_learning_rate:
-        blocks.append(LOWER_LEARNING_RATE)
     return blocks
 
 

@@ -132,6 +132,12 @@ def units_differ(outcome: Outcome) -> None:
         assert layer.weight.std(dim=0).min() > 0.05
 
 
+def passes_its_input_on(outcome: Outcome) -> None:
+    x = outcome.after["batch"][0]
+    for layer in outcome.layers():
+        assert layer(x).equal(x)
+
+
 def outputs_normalised(outcome: Outcome) -> None:
     x = outcome.after["batch"][0]
     for layer in outcome.layers():
@@ -140,9 +146,11 @@ def outputs_normalised(outcome: Outcome) -> None:
 
 
 def input_added(outcome: Outcome) -> None:
-    x, scale = outcome.after["batch"][0], len(outcome.names) ** -0.5
+    x, scale = outcome.after["batch"][0], 0.25
     expected = x
-    for name in outcome.names:
+    for layer, name in zip(outcome.layers(), outcome.names, strict=True):
+        assert layer.scale.item() == 0
+        nn.init.constant_(layer.scale, scale)
         expected = expected + scale * torch.sigmoid(outcome.before.get_submodule(name)(expected))
     expected = outcome.before.get_submodule("the head")(expected)
     torch.testing.assert_close(outcome.model(x), expected, rtol=1e-3, atol=1e-3)
@@ -243,6 +251,7 @@ CASES = (
     Case(initialisation.matching_initialisation, mlp, xavier_times_four),
     Case(initialisation.zero_bias, relu_mlp, biases_zero),
     Case(initialisation.break_symmetry, constant_mlp, units_differ),
+    Case(initialisation.identity_initialisation, relu_mlp, passes_its_input_on),
     Case(normalisation.insert_normalisation, mlp, outputs_normalised),
     Case(residual.residual_path, mlp, input_added),
     Case(partial(inputs.standardise_inputs, input_rms=147.2), mlp, standardised),
@@ -254,6 +263,7 @@ CASES = (
     ),
     Case(learning_rate.warm_up, mlp, rate_rises_to_its_old_value),
     Case(loss.loss_on_logits, mlp, binary_cross_entropy_on_logits),
+    Case(loss.bare_logits, mlp, binary_cross_entropy_on_logits),
     Case(loss_scale.gradient_scaler, faint_mlp, gradients_survive),
     Case(loss_scale.bfloat16, faint_mlp, gradients_survive),
     Case(recurrent.gated_cell, rnn, gated),

@@ -72,6 +72,18 @@ def test_a_fix_says_what_why_and_who(case):
 
 
 @every_fix
+def test_a_fix_says_when_not_to_use_it(case):
+    clause = made(case, PLAIN).avoid_when
+    assert re.fullmatch(r"(?!Not )[A-Za-z].*[^.]", clause)
+    assert len(clause) <= 180
+
+
+@every_fix
+def test_what_goes_with_the_learning_rate_is_a_usual_factor(case):
+    assert made(case, PLAIN).lr_factor in {1.0, 0.2}
+
+
+@every_fix
 @every_naming
 def test_the_torch_snippet_runs_and_does_what_it_says(case, names, capsys):
     subject = case.net(names)

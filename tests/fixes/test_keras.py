@@ -80,9 +80,14 @@ def test_the_input_of_a_layer_is_added_behind_its_activation():
     old = mlp()
     x = INPUTS
     for kernel, bias in (weights(old, "first"), weights(old, "second")):
-        x = x + 2**-0.5 / (1 + np.exp(-(x @ kernel + bias)))
+        x = x + 0.25 / (1 + np.exp(-(x @ kernel + bias)))
     kernel, bias = weights(old, "head")
-    model = run(residual_path(LAYERS), model=old)["model"]
+    namespace = run(residual_path(LAYERS), model=old)
+    model = namespace["model"]
+    scales = [layer for layer in model.layers if isinstance(layer, namespace["Scale"])]
+    assert [float(array(layer.scale)) for layer in scales] == [0.0, 0.0]
+    for layer in scales:
+        layer.scale.assign(0.25)
     np.testing.assert_allclose(array(model(INPUTS)), x @ kernel + bias, rtol=1e-3, atol=1e-3)
 
 
@@ -159,7 +164,7 @@ def test_a_variable_that_is_not_finite_is_listed(capsys):
     model = mlp()
     model.get_layer("second").bias.assign(keras.ops.full((WIDTH,), float("inf")))
     code = find_first_nonfinite(LAYERS).snippets["keras"]
-    after_switches = code[code.index("for name in") :]
+    after_switches = code[code.index("nested = ") :]
     exec(after_switches, {"model": model, "keras": keras})
     lines = capsys.readouterr().out.splitlines()
     assert [line.rpartition(" ")[2] for line in lines] == ["True", "True", "True", "False"]

@@ -40,4 +40,4 @@ def test_every_parameter_group_keeps_its_relation_to_the_others():
 
 
 def test_a_raised_rate_is_said_not_to_cure_a_vanishing_gradient():
-    assert "Not against a gradient that vanishes" in raise_learning_rate([], factor=2.0).rationale
+    assert "the gradient vanishes" in raise_learning_rate([], factor=2.0).avoid_when

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from gradwatch.fixes.loss import loss_on_logits
+from gradwatch.fixes.loss import bare_logits, loss_on_logits
 from gradwatch.layer import Layer
 
 from .nets import run_torch
@@ -64,9 +64,33 @@ def test_a_confidently_wrong_output_gets_a_gradient_of_about_one_again():
 
 def test_a_function_in_forward_is_to_be_taken_out():
     code = loss_on_logits([head("sigmoid")]).snippets["torch"]
-    assert "# In forward: the bare value instead of torch.sigmoid(...)" in code
+    assert "# Take out sigmoid after 'head': at the end of forward, or in front of" in code
 
 
 def test_softmax_is_to_be_taken_out_behind_an_output_without_activation():
     code = loss_on_logits([head(None)]).snippets["torch"]
-    assert "# Take out softmax after 'head', in the model and in front of the loss." in code
+    assert "# Take out softmax after 'head': at the end of forward, or in front of" in code
+
+
+@pytest.mark.parametrize(
+    ("activation", "function", "loss"),
+    [
+        (None, "softmax", "CrossEntropyLoss"),
+        ("softmax", "softmax", "CrossEntropyLoss"),
+        ("sigmoid", "sigmoid", "BCEWithLogitsLoss"),
+    ],
+)
+def test_what_is_applied_twice_is_named_with_the_loss_that_has_its_own(activation, function, loss):
+    fix = bare_logits([head(activation)])
+    assert f"take out the {function}" in fix.title
+    assert fix.rationale.startswith(loss)
+
+
+def test_a_loss_without_its_second_softmax_can_come_near_zero():
+    model = nn.Sequential(nn.Identity(), nn.Softmax(-1))
+    layer = Layer("0", "Linear", activation="softmax", activation_module="1")
+    batch = (20 * torch.eye(3), torch.arange(3))
+    before = F.cross_entropy(model(batch[0]), batch[1])
+    namespace = run_torch(bare_logits([layer]), model=model)
+    assert before > 0.5
+    assert namespace["loss_fn"](model, batch) < 1e-6

@@ -59,5 +59,5 @@ def test_a_normalisation_is_not_normalised():
 
 def test_batch_norm_is_not_recommended_for_single_samples():
     fix = insert_normalisation([Layer("conv", "Conv2d")])
-    assert "more than one sample" in fix.rationale
-    assert not fix.lower_learning_rate
+    assert "BatchNorm not if a batch holds few samples" in fix.avoid_when
+    assert fix.lr_factor == 1

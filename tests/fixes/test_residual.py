@@ -6,25 +6,42 @@ import pytest
 import torch
 from torch import nn
 
+import gradwatch
 from gradwatch.fixes.residual import residual_path
 from gradwatch.layer import Layer
 
 from .nets import mlp, run_torch
 
 
-def first_gradient(model: nn.Module) -> float:
-    model.zero_grad()
-    model(torch.randn(16, 64)).square().sum().backward()
-    weights = [parameter for name, parameter in model.named_parameters() if name.endswith("weight")]
-    return (weights[0].grad.norm() / weights[-1].grad.norm()).item()
+def gradient_of_input(model: nn.Module) -> float:
+    x = torch.randn(16, 64, requires_grad=True)
+    y = model(x)
+    (gradient,) = torch.autograd.grad(y.square().sum(), x)
+    return (gradient.norm() / y.norm()).item()
+
+
+def train(model: nn.Module, optimizer: torch.optim.Optimizer, *, steps: int) -> None:
+    for _ in range(steps):
+        optimizer.zero_grad()
+        model(torch.randn(16, 64)).square().mean().backward()
+        optimizer.step()
 
 
 def test_the_gradient_reaches_the_first_of_thirty_sigmoid_layers():
     subject = mlp([f"hidden_{index}" for index in range(30)])
-    before = first_gradient(subject.model)
+    before = gradient_of_input(subject.model)
     subject.run(residual_path(subject.layers))
     assert before < 1e-12
-    assert first_gradient(subject.model) > 1e-3
+    assert gradient_of_input(subject.model) > 0.1
+
+
+def test_a_branch_that_starts_at_nothing_comes_in_as_it_learns():
+    subject = mlp([f"hidden_{index}" for index in range(8)], nn.ReLU)
+    first = subject.model.get_submodule("hidden_0")
+    before = first.weight.clone()
+    subject.run(residual_path(subject.layers))
+    train(subject.model, torch.optim.SGD(subject.model.parameters(), lr=0.05), steps=2)
+    assert not first.weight.equal(before)
 
 
 def test_thirty_branches_leave_the_output_in_the_size_of_the_input():
@@ -42,13 +59,37 @@ def test_a_layer_that_changes_the_shape_works_as_before():
     layer = Layer("0", "Conv2d", activation="relu", activation_module="1")
     run_torch(residual_path([layer]), model=model)
     torch.testing.assert_close(model(x), before)
+    assert not model[0].scale.requires_grad
+
+
+def test_a_layer_that_is_known_to_change_the_width_is_left_alone_by_name():
+    model = nn.Sequential(nn.Linear(8, 4), nn.ReLU(), nn.Linear(4, 4), nn.ReLU())
+    layers = [
+        Layer("0", "Linear", fan_in=8, fan_out=4, activation="relu", activation_module="1"),
+        Layer("2", "Linear", fan_in=4, fan_out=4, activation="relu", activation_module="3"),
+    ]
+    fix = residual_path(layers)
+    run_torch(fix, model=model)
+    assert isinstance(model[0], nn.Linear)
+    assert type(model[2]).__name__ == "Residual"
+    assert "# Another width, and so no skip: '0'." in fix.snippets["torch"]
+
+
+def test_a_net_with_skips_is_healthy_to_gradwatch():
+    subject = mlp([f"hidden_{index}" for index in range(8)], nn.ReLU)
+    subject.run(residual_path(subject.layers))
+    optimizer = torch.optim.SGD(subject.model.parameters(), lr=0.05)
+    with gradwatch.watch(subject.model, optimizer, budget=None, verbose=0) as watch:
+        train(subject.model, optimizer, steps=40)
+    assert [finding for finding in watch.findings if finding.severity != "notice"] == []
 
 
 def test_a_layer_without_activation_is_skipped_whole():
     model = nn.Sequential(nn.Linear(8, 8))
     x = torch.randn(4, 8)
-    expected = x + model(x)
+    expected = x + 0.5 * model(x)
     run_torch(residual_path([Layer("0", "Linear", fan_in=8, fan_out=8)]), model=model)
+    nn.init.constant_(model[0].scale, 0.5)
     torch.testing.assert_close(model(x), expected)
 
 
@@ -59,7 +100,7 @@ def test_an_activation_that_is_no_module_of_its_own_makes_the_change_one_for_for
         for index in range(2)
     ]
     code = residual_path(layers).snippets["torch"]
-    assert "# In forward, for each of 'fc0', 'fc1': x = x + 2**-0.5 * activation(layer(x))" in code
+    assert "# In forward, for each of 'fc0', 'fc1': x = x + scale * activation(layer(x))" in code
     assert "class" not in code
 
 

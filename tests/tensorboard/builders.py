@@ -153,7 +153,7 @@ def finding(**changes: object) -> Finding:
                     "torch": "model.act1 = nn.ReLU()\nnn.init.kaiming_normal_(model.fc1.weight)",
                     "keras": 'keras.layers.Dense(64, activation="relu")',
                 },
-                lower_learning_rate=True,
+                lr_factor=0.2,
             ),
             Fix(
                 kind="normalisation",

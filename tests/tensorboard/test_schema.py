@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gradwatch.errors import ArgumentError
-from gradwatch.finding import Finding
+from gradwatch.finding import Finding, Fix
 from gradwatch.layer import Layer
 from gradwatch.tensorboard import schema
 
@@ -105,6 +105,21 @@ def test_figures_and_steps_of_numpy_types_can_be_stored():
     seen = finding(evidence=MappingProxyType({"x": np.float32(0.5)}), step=np.int64(3))
     _, read = schema.decode_finding(schema.encode_finding(seen, session="s"))
     assert (read.evidence, read.step) == ({"x": 0.5}, 3)
+
+
+def test_every_field_of_a_fix_is_stored():
+    stored = strict_json(schema.encode_finding(finding(), session="s"))
+    assert set(stored["fixes"][0]) == {entry.name for entry in fields(Fix)}
+
+
+@pytest.mark.parametrize(("lower", "factor"), [(True, 0.2), (False, 1.0)])
+def test_a_fix_of_an_older_file_keeps_what_it_said_of_the_learning_rate(lower, factor):
+    stored = strict_json(schema.encode_finding(finding(), session="s"))
+    (fix, *_) = stored["fixes"]
+    del fix["lr_factor"], fix["avoid_when"]
+    fix["lower_learning_rate"] = lower
+    _, read = schema.decode_finding(schema.encode_json(stored))
+    assert (read.fixes[0].lr_factor, read.fixes[0].avoid_when) == (factor, "")
 
 
 @pytest.mark.parametrize("finished", [False, True])

@@ -1,5 +1,6 @@
 """The text summary: what it says, and that a layer's name is nothing but a name in it."""
 
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
@@ -173,7 +174,15 @@ def test_other_fixes_are_listed_by_title():
 
 
 def test_a_fix_that_needs_a_smaller_learning_rate_says_so():
-    assert "lower the learning rate" in findings_summary([finding()], framework="torch")
+    text = findings_summary([finding()], framework="torch")
+    assert "Learning rate: try lr/5 with it." in text
+
+
+def test_when_the_first_fix_is_wrong_is_said():
+    first, *others = finding().fixes
+    fixes = (replace(first, avoid_when="the range has to stay bounded"), *others)
+    text = findings_summary([finding(fixes=fixes)], framework="torch")
+    assert "Not if the range has to stay bounded." in text
 
 
 def test_many_layers_are_counted():

@@ -18,6 +18,7 @@ class Family(Enum):
     LINEAR = "linear"
     CONVOLUTION = "convolution"
     TRANSPOSED = "transposed convolution"
+    LINEAR_TRANSPOSED = "linear with its weight stored inputs first"
     EMBEDDING = "embedding"
     RECURRENT = "recurrent"
     ATTENTION = "attention"
@@ -41,6 +42,14 @@ def family_of(layer: Layer) -> Family:
     if kind in {"MultiheadAttention", "MultiHeadAttention"}:
         return Family.ATTENTION
     return Family.OTHER if layer.weighted else Family.GAIN
+
+
+def torch_family_of(layer: Layer) -> Family:
+    """Family of a layer of a PyTorch model.
+
+    `Conv1D`, a convolution in Keras, is a linear layer there: that of Hugging Face's GPT-2.
+    """
+    return Family.LINEAR_TRANSPOSED if layer.kind == "Conv1D" else family_of(layer)
 
 
 def gates_of(layer: Layer) -> int:

@@ -5,11 +5,50 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from gradwatch.fixes.snippets.family import Family, family_of, gates_of, spatial_dimensions
-from gradwatch.fixes.snippets.scheme import Scheme, scheme_of
-from gradwatch.fixes.snippets.text import comment, filled, layer_names, literal, quoted
+from gradwatch.fixes.snippets.scheme import Scheme, scheme_of, size_note
+from gradwatch.fixes.snippets.text import comment, filled, layer_names, literal, program, quoted
 from gradwatch.layer import Layer
 
 IMPORTS = "import keras"
+
+LAYER_OF = """
+nested = list(model._flatten_layers())  # the layers of models in the model too
+layer_of = {layer.name: layer for layer in nested} | {layer.path: layer for layer in nested}
+"""
+"""Binds `layer_of`, from a layer's name, or its path in nested models, to the layer."""
+
+_IDENTITY = """
+for name in $names:
+    layer = layer_of[name]
+    kernel = np.zeros(layer.kernel.shape, "float32")
+    centre = tuple(size // 2 for size in kernel.shape[:-2])
+    kernel[centre] = np.eye(*kernel.shape[-2:])
+    layer.kernel.assign(kernel)
+    if layer.bias is not None:
+        layer.bias.assign(np.zeros(layer.bias.shape, "float32"))
+"""
+
+_REBUILD = """
+def rebuilt(model):
+    nested = {}
+
+    def call(layer, *args, **kwargs):
+        if not isinstance(layer, keras.Model) or not getattr(layer, "inputs", None):
+            return $call(layer, *args, **kwargs)
+        if layer not in nested:
+            nested[layer] = rebuilt(layer)
+        return nested[layer](*args, **kwargs)
+
+    if isinstance(model, keras.Sequential):
+        model = keras.Model(model.inputs[0], model.outputs[0], name=model.name)
+    return keras.models.clone_model(
+        model, clone_function=lambda layer: layer, call_function=call
+    )
+
+
+model = rebuilt(model)
+# Then model.compile(...): the model has new variables.
+"""
 
 COMPILE_AGAIN = "# Then model.compile(...) again: the compiled step still holds the old function."
 
@@ -23,7 +62,7 @@ _INITIALISER = {
 
 _PLAIN = """
 for name in $names:
-    for variable in model.get_layer(name).trainable_variables:
+    for variable in layer_of[name].trainable_variables:
         if variable.name in ("bias", "beta"):
             variable.assign(keras.ops.zeros(variable.shape))
         elif len(variable.shape) > 1:
@@ -34,7 +73,7 @@ for name in $names:
 # Keras would take the fan-in of a transposed convolution from the wrong axis.
 _TRANSPOSED = """
 for name in $names:
-    layer = model.get_layer(name)
+    layer = layer_of[name]
     fan_in = layer.kernel.shape[-1]
     for size, stride in zip(layer.kernel_size, layer.strides):
         fan_in *= size / stride
@@ -46,7 +85,7 @@ for name in $names:
 
 _RECURRENT = """
 for name in $names:
-    cell = model.get_layer(name).cell
+    cell = layer_of[name].cell
     cell.kernel.assign(keras.initializers.GlorotNormal()(cell.kernel.shape))
     $recurrent
     if cell.bias is not None:
@@ -61,7 +100,7 @@ cell.recurrent_kernel.assign(keras.ops.concatenate(blocks, axis=1))
 
 _OPEN_GATE = """
 for name in $names:
-    cell = model.get_layer(name).cell
+    cell = layer_of[name].cell
     bias = keras.ops.convert_to_numpy(cell.bias).copy()
     bias.reshape(-1)[$block] = $bias  # the $gate gate
     cell.bias.assign(bias)
@@ -69,14 +108,14 @@ for name in $names:
 
 _BIASES = """
 for name in $names:
-    for variable in model.get_layer(name).trainable_variables:
+    for variable in layer_of[name].trainable_variables:
         if variable.name in ("bias", "beta"):
             variable.assign(keras.ops.zeros(variable.shape))
 """
 
 _ACTIVATIONS = """
 for name in $names:
-    model.get_layer(name).activation = $activation
+    layer_of[name].activation = $activation
 """
 
 
@@ -109,7 +148,25 @@ def _initialised(family: Family, chosen: str, gates: int, group: Sequence[Layer]
         return f"{code}\n{opened_gate(group, bias=1.0)}" if gates == 4 else code
     if family is Family.TRANSPOSED and scheme in {Scheme.HE, Scheme.LECUN}:
         return filled(_TRANSPOSED, names=names, variance="2" if scheme is Scheme.HE else "1")
-    return filled(_PLAIN, names=names, initialiser=chosen)
+    code = filled(_PLAIN, names=names, initialiser=chosen)
+    sized = family_of(group[0]) in {Family.LINEAR, Family.CONVOLUTION}
+    return "\n".join(filter(None, (size_note(group[0]) if sized else "", code)))
+
+
+def as_identity(layers: Sequence[Layer]) -> str:
+    """Code that makes each square dense layer or convolution the identity, with zero biases."""
+    if not layers:
+        return ""
+    return program("import numpy as np", filled(_IDENTITY, names=literal(layer_names(layers))))
+
+
+def rebuilt(call: str) -> str:
+    """Code that builds a Sequential or functional model, and models in it, from the same layers.
+
+    Args:
+        call: Name of the function that calls a layer, `call(layer, *args, **kwargs)`.
+    """
+    return filled(_REBUILD, call=call)
 
 
 def orthogonal_state(gates: int) -> str:

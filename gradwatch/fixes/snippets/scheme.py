@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from enum import Enum
 
 from gradwatch.fixes.snippets.family import Family, family_of
+from gradwatch.fixes.snippets.text import comment
 from gradwatch.layer import Layer
 
 _HALF = frozenset({"hardswish", "softplus", "rrelu"})
@@ -42,3 +44,21 @@ def scheme_of(layer: Layer) -> Scheme:
         return Scheme.SIGMOID
     square = family_of(layer) is Family.LINEAR and layer.fan_in == layer.fan_out
     return Scheme.ORTHOGONAL if square and activation is None else Scheme.LECUN
+
+
+def size_note(layer: Layer) -> str:
+    """A comment: the layer's fan-in, and the standard deviation that its scheme gives it.
+
+    Empty where the fan-in is not known, or where an orthogonal matrix has no use for it.
+    """
+    scheme, fan_in, fan_out = scheme_of(layer), layer.fan_in, layer.fan_out
+    both = math.sqrt(2 / (fan_in + fan_out))
+    std = {
+        Scheme.HE: math.sqrt(2 / fan_in),
+        Scheme.TANH: 5 / 3 * both,
+        Scheme.SIGMOID: 4 * both,
+        Scheme.LECUN: math.sqrt(1 / fan_in),
+    }.get(scheme)
+    if std is None or fan_in <= 1:
+        return ""
+    return comment(f"{layer.name!r}: fan-in {fan_in}, so standard deviation {std:.2g}.")

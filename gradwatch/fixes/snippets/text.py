@@ -21,6 +21,9 @@ FEW = 6
 ONCE = "# Run this once, after the model is built and before the first step."
 REBUILD = "# Then make the optimizer: the model has new parameters."
 
+EACH_STEP = "# At each step:\n"
+"""Line of a snippet above which code runs once and below which it is the training loop's body."""
+
 _NUMBER = re.compile(r"\d+")
 _PLAIN = re.compile(r"[\w.\-]*")
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterable, Sequence
 
-from gradwatch.fixes.snippets.family import Family, family_of, gates_of
-from gradwatch.fixes.snippets.scheme import Scheme, scheme_of
-from gradwatch.fixes.snippets.text import comment, filled, layer_names, literal, quoted
+from gradwatch.fixes.snippets.family import Family, family_of, gates_of, torch_family_of
+from gradwatch.fixes.snippets.scheme import Scheme, scheme_of, size_note
+from gradwatch.fixes.snippets.text import comment, filled, literal, quoted
 from gradwatch.layer import Layer
 
 IMPORTS = "from torch import nn"
@@ -27,7 +27,10 @@ _FILL = {
 _PLAIN = """
 for name in $names:
     layer = model.get_submodule(name)
+    weight = layer.weight.detach()
     $fill
+    if not isinstance(layer.weight, nn.Parameter):
+        layer.weight = weight  # sets what weight_norm or spectral_norm compute it from
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
 """
@@ -39,7 +42,10 @@ for name in $names:
     fan_in = layer.weight[:, 0].numel() / layer.groups
     for stride in layer.stride:
         fan_in /= stride
-    nn.init.normal_(layer.weight, std=($variance / fan_in) ** 0.5)
+    weight = layer.weight.detach()
+    nn.init.normal_(weight, std=($variance / fan_in) ** 0.5)
+    if not isinstance(layer.weight, nn.Parameter):
+        layer.weight = weight  # sets what weight_norm or spectral_norm compute it from
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
 """
@@ -92,22 +98,52 @@ for name in $names:$prepare
     setattr(model.get_submodule(parent), child, $new)
 """
 
+_REPLACE_OR_ROOT = """
+for name in $names:$prepare
+    parent, _, child = name.rpartition(".")
+    if child:
+        setattr(model.get_submodule(parent), child, $new)
+    else:  # the model itself is the layer
+        model = $new
+"""
+
+
+def named(layers: Iterable[Layer]) -> str:
+    """A Python expression for the names of the layers, as `get_submodule` takes them.
+
+    A model that owns parameters itself is named by its class, and so may one of its children be;
+    which of them is meant shows only on the model. The empty name is the model's own.
+    """
+    group = list(layers)
+    if not any(may_be_root(layer) for layer in group):
+        return literal(layer.name for layer in group)
+    shown = [
+        f"{layer.name!r} if hasattr(model, {layer.name!r}) else ''"
+        if may_be_root(layer)
+        else repr(layer.name)
+        for layer in group
+    ]
+    return f"({', '.join(shown)},)"
+
+
+def may_be_root(layer: Layer) -> bool:
+    """Whether the layer may be the model itself: such a row is named by its class."""
+    return layer.name == layer.kind
+
 
 def initialised(layers: Iterable[Layer]) -> str:
     """Code that gives every layer the weights that its activation needs, and zero biases."""
     groups: dict[tuple[Family, Scheme, int], list[Layer]] = {}
     for layer in layers:
-        family = family_of(layer)
+        family = torch_family_of(layer)
         scheme = Scheme.LECUN if family is Family.ATTENTION else scheme_of(layer)
         gates = gates_of(layer) if family is Family.RECURRENT else 1
         groups.setdefault((family, scheme, gates), []).append(layer)
-    return "\n".join(
-        _initialised(family, scheme, gates, literal(layer_names(group)))
-        for (family, scheme, gates), group in groups.items()
-    )
+    return "\n".join(_initialised(*key, group) for key, group in groups.items())
 
 
-def _initialised(family: Family, scheme: Scheme, gates: int, names: str) -> str:
+def _initialised(family: Family, scheme: Scheme, gates: int, group: Sequence[Layer]) -> str:
+    names = named(group)
     parameter = filled(_FILL[scheme], weight="parameter")
     if family is Family.EMBEDDING:
         return filled(_EMBEDDING, names=names)
@@ -122,7 +158,22 @@ def _initialised(family: Family, scheme: Scheme, gates: int, names: str) -> str:
         return filled(_BY_SHAPE, names=names, recurse="recurse=False", fill=parameter)
     if family is Family.TRANSPOSED and scheme in {Scheme.HE, Scheme.LECUN}:
         return filled(_TRANSPOSED, names=names, variance="2" if scheme is Scheme.HE else "1")
-    return filled(_PLAIN, names=names, fill=filled(_FILL[scheme], weight="layer.weight"))
+    if family is Family.LINEAR_TRANSPOSED:
+        return filled(_PLAIN, names=names, fill=filled(_FILL[scheme], weight="weight.T"))
+    code = filled(_PLAIN, names=names, fill=filled(_FILL[scheme], weight="weight"))
+    return "\n".join(filter(None, (size_note(group[0]), code)))
+
+
+def as_identity(layers: Iterable[Layer]) -> str:
+    """Code that makes each square linear layer or convolution the identity, with zero biases."""
+    groups: dict[str, list[Layer]] = {}
+    for layer in layers:
+        convolution = torch_family_of(layer) is Family.CONVOLUTION
+        groups.setdefault("dirac_" if convolution else "eye_", []).append(layer)
+    return "\n".join(
+        filled(_PLAIN, names=named(group), fill=f"nn.init.{fill}(weight)")
+        for fill, group in groups.items()
+    )
 
 
 def orthogonal_state(gates: int) -> str:
@@ -158,24 +209,35 @@ def zero_biases(layers: Iterable[Layer]) -> str:
     blocks = []
     for (attention, forgets), group in groups.items():
         recurse = "" if attention else "recurse=False"
-        blocks.append(filled(_BIASES, names=literal(layer_names(group)), recurse=recurse))
+        blocks.append(filled(_BIASES, names=named(group), recurse=recurse))
         if forgets:
             blocks.append(opened_gate(4, bias=1.0))
     return "\n".join(blocks)
 
 
-def replaced(names: Sequence[str], new: str, *, prepare: str = "") -> str:
+def replaced(names: Sequence[str], new: str) -> str:
     """Code that puts `new`, an expression, in the place of each module.
 
     Args:
         names: Qualified names.
+        new: Expression; it may use `name`.
+    """
+    return filled(_REPLACE, names=literal(names), new=new, prepare="") if names else ""
+
+
+def layers_replaced(layers: Sequence[Layer], new: str, *, prepare: str = "") -> str:
+    """Code that puts `new`, an expression, in the place of each layer.
+
+    Args:
+        layers: Any of them may be the model itself.
         new: Expression; it may use `name` and what `prepare` binds.
         prepare: Lines before it.
     """
-    if not names:
+    if not layers:
         return ""
+    template = _REPLACE_OR_ROOT if any(map(may_be_root, layers)) else _REPLACE
     lines = "".join(f"\n    {line}" for line in prepare.splitlines())
-    return filled(_REPLACE, names=literal(names), new=new, prepare=lines)
+    return filled(template, names=named(layers), new=new, prepare=lines)
 
 
 def activations_replaced(layers: Sequence[Layer], *, module: str, call: str) -> str:
