@@ -1,16 +1,19 @@
 """Backward flow: how the signal changes from the outputs of a network to its inputs.
 
-Everything here is a function of one `Snapshot`, so it is the same live and offline.
+Everything here is a function of one `Snapshot`, or of the arrays of many, so it is the same live
+and offline.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from gradwatch.layer import Layer
+from gradwatch.wiring import Rows, downstream, only_way, onward, upstream, wiring
 
 if TYPE_CHECKING:
     from gradwatch.snapshot import FloatArray, Snapshot
@@ -36,6 +39,12 @@ class Path:
     activation_gain_log10: FloatArray
     weight_gain_log10: FloatArray
 
+    @property
+    def rest_log10(self) -> float:
+        """Gain of what lies between the layers and is neither weights nor an activation."""
+        gains = np.concatenate([self.activation_gain_log10, self.weight_gain_log10])
+        return self.depth_log10 - float(gains.sum(dtype=np.float64))
+
     def activation_deficit_log10(self, layers: tuple[Layer, ...]) -> FloatArray:
         """Activation gain beyond the -0.15 that a ReLU costs, shape (rows,)."""
         relu = self._relu_like(layers)
@@ -51,14 +60,24 @@ class Path:
         return self.weight_gain_log10 + RELU_GAIN_LOG10 * before
 
     def _relu_like(self, layers: tuple[Layer, ...]) -> FloatArray:
-        relu = np.asarray([layers[row].is_relu_like for row in self.rows], dtype=np.float32)
+        relu: FloatArray = wiring(layers).relu_like[list(self.rows)]
         relu[-1] = 0.0
         return relu
 
 
-def forward_order(layers: tuple[Layer, ...]) -> tuple[int, ...]:
+def forward_order(layers: tuple[Layer, ...]) -> Rows:
     """Rows sorted by depth."""
-    return tuple(sorted(range(len(layers)), key=lambda row: (layers[row].depth, row)))
+    return wiring(layers).order
+
+
+def input_rows(layers: tuple[Layer, ...]) -> Rows:
+    """Weighted rows that no row feeds: a normalisation of the inputs counts as a row."""
+    return wiring(layers).input_rows
+
+
+def consumers(layers: tuple[Layer, ...]) -> tuple[Rows, ...]:
+    """For each row, the rows that it feeds directly."""
+    return wiring(layers).consumers
 
 
 def backward_depth(snapshot: Snapshot) -> float:
@@ -68,14 +87,24 @@ def backward_depth(snapshot: Snapshot) -> float:
     layers and the output layers they lead to, with $\Delta = \partial L/\partial y$. Its slope per
     layer is $\frac12 \log_{10} \chi$ of mean-field theory (Schoenholz et al. 2017, eq. 14).
     """
-    depths = [depth for _, _, depth in _end_pairs(snapshot)]
-    return min(depths) if depths else float("nan")
+    return float(backward_depths(snapshot.layers, snapshot.output_grad_norm))
 
 
 def backward_growth(snapshot: Snapshot) -> float:
     """As `backward_depth`, but the largest: how much the signal grows on its way to the inputs."""
-    depths = [depth for _, _, depth in _end_pairs(snapshot)]
-    return max(depths) if depths else float("nan")
+    return float(backward_growths(snapshot.layers, snapshot.output_grad_norm))
+
+
+def backward_depths(layers: tuple[Layer, ...], output_grad_norm: FloatArray) -> FloatArray:
+    """`backward_depth` of many samples, shape (...) for signals of shape (..., layers)."""
+    levels = _end_levels(layers, output_grad_norm)
+    return np.asarray(np.fmin.reduce(levels, axis=-1, initial=np.nan))
+
+
+def backward_growths(layers: tuple[Layer, ...], output_grad_norm: FloatArray) -> FloatArray:
+    """`backward_growth` of many samples, shape (...) for signals of shape (..., layers)."""
+    levels = _end_levels(layers, output_grad_norm)
+    return np.asarray(np.fmax.reduce(levels, axis=-1, initial=np.nan))
 
 
 def backward_profile(snapshot: Snapshot) -> FloatArray:
@@ -84,7 +113,7 @@ def backward_profile(snapshot: Snapshot) -> FloatArray:
     Shape (layers,); NaN where it was not observed, -inf where it was exactly zero.
     """
     signal = snapshot.output_grad_norm
-    outputs = [row for row in _output_rows(snapshot) if 0 < signal[row] < np.inf]
+    outputs = [row for row in wiring(snapshot.layers).output_rows if 0 < signal[row] < np.inf]
     if not outputs:
         return np.full(len(snapshot.layers), np.nan, dtype=np.float32)
     reference = max(signal[row] for row in outputs)
@@ -99,151 +128,103 @@ def forward_drift(snapshot: Snapshot) -> float:
     The largest rms output of a weighted layer against the larger of the input layers' inputs and
     outputs, so that a small first layer before a normalisation is not taken for an explosion.
     """
-    layers = snapshot.layers
-    weighted = [row for row, layer in enumerate(layers) if layer.weighted]
-    first = [row for row in weighted if not layers[row].inputs]
-    start = np.concatenate([snapshot.output_rms[first], snapshot.input_rms[first]])
-    start = start[np.isfinite(start) & (start > 0)]
-    outputs = snapshot.output_rms[weighted]
-    outputs = outputs[np.isfinite(outputs) & (outputs > 0)]
-    if not start.size or not outputs.size:
-        return float("nan")
-    return float(np.log10(outputs.max()) - np.log10(start.max()))
+    return float(forward_drifts(snapshot.layers, snapshot.input_rms, snapshot.output_rms))
 
 
+def forward_drifts(
+    layers: tuple[Layer, ...], input_rms: FloatArray, output_rms: FloatArray
+) -> FloatArray:
+    """`forward_drift` of many samples, shape (...) for sizes of shape (..., layers)."""
+    wired = wiring(layers)
+    first = list(wired.input_rows)
+    largest = _largest_size(output_rms[..., list(wired.weighted_rows)])
+    start = np.fmax(_largest_size(output_rms[..., first]), _largest_size(input_rms[..., first]))
+    return np.asarray(np.log10(largest) - np.log10(start))
+
+
+@lru_cache(maxsize=4)
 def worst_path(snapshot: Snapshot) -> Path | None:
     """The path between the pair of layers that gives B, None where nothing was observed."""
-    pairs = _end_pairs(snapshot)
-    if not pairs:
+    levels = _end_levels(snapshot.layers, snapshot.output_grad_norm)
+    if np.isnan(levels).all():
         return None
-    start, end, depth = min(pairs, key=lambda pair: pair[2])
-    rows = _dominant_rows(snapshot, start, end)
+    worst = int(np.nanargmin(levels))
+    wired = wiring(snapshot.layers)
+    ends = wired.ends[worst]
+    end = int(ends[_known_levels(snapshot.output_grad_norm[ends]).argmax()])
+    rows = _dominant_rows(snapshot, int(wired.starts[worst]), end)
     activation = np.nan_to_num(snapshot.activation_gain_log10[list(rows)], neginf=-45.0)
     activation[-1] = 0.0
     with np.errstate(divide="ignore", invalid="ignore"):
         gain = np.log10(snapshot.input_grad_norm) - np.log10(snapshot.output_grad_norm)
     weight = np.nan_to_num(gain[list(rows)], neginf=-45.0, posinf=0.0)
     weight[0] = 0.0
+    depth = float(levels[worst])
     return Path(rows, depth, activation.astype(np.float32), weight.astype(np.float32))
 
 
-def upstream(layers: tuple[Layer, ...], rows: tuple[int, ...]) -> frozenset[int]:
-    """The rows and everything nearer the inputs that feeds them."""
-    reached: set[int] = set()
-    pending = list(rows)
-    while pending:
-        row = pending.pop()
-        if row not in reached:
-            reached.add(row)
-            pending.extend(layers[row].inputs)
-    return frozenset(reached)
+def _end_levels(layers: tuple[Layer, ...], signal: FloatArray) -> FloatArray:
+    """B of each start against the strongest output row that it leads to, exact zeros skipped.
 
-
-def downstream(layers: tuple[Layer, ...], rows: tuple[int, ...]) -> frozenset[int]:
-    """The rows and everything nearer the outputs that they feed."""
-    fed = consumers(layers)
-    reached: set[int] = set()
-    pending = list(rows)
-    while pending:
-        row = pending.pop()
-        if row not in reached:
-            reached.add(row)
-            pending.extend(fed[row])
-    return frozenset(reached)
-
-
-def input_rows(layers: tuple[Layer, ...]) -> tuple[int, ...]:
-    """Weighted rows that no row feeds: a normalisation of the inputs counts as a row."""
-    return tuple(row for row, layer in enumerate(layers) if layer.weighted and not layer.inputs)
-
-
-def consumers(layers: tuple[Layer, ...]) -> tuple[tuple[int, ...], ...]:
-    """For each row, the rows that it feeds directly."""
-    fed: list[list[int]] = [[] for _ in layers]
-    for row, layer in enumerate(layers):
-        for source in layer.inputs:
-            fed[source].append(row)
-    return tuple(tuple(rows) for rows in fed)
-
-
-def _observed(snapshot: Snapshot) -> frozenset[int]:
-    """Weighted rows whose backward signal is finite and not exactly zero."""
-    signal = snapshot.output_grad_norm
-    return frozenset(
-        row
-        for row, layer in enumerate(snapshot.layers)
-        if layer.weighted and 0 < signal[row] < np.inf
+    Shape (..., starts); NaN where either was not observed.
+    """
+    wired = wiring(layers)
+    if not wired.ends:
+        return np.empty((*signal.shape[:-1], 0), dtype=np.float32)
+    strongest = np.maximum.reduceat(
+        _known_levels(signal[..., wired.flat_ends]), wired.end_offsets, axis=-1
     )
+    start = _known_levels(signal[..., wired.starts])
+    known = (start > -np.inf) & (strongest > -np.inf)
+    with np.errstate(invalid="ignore"):
+        return np.where(known, start - strongest, np.nan)
 
 
-def _weighted_sources(layers: tuple[Layer, ...]) -> tuple[frozenset[int], ...]:
-    """For each row, the weighted rows that feed it, directly or through unweighted rows."""
-    sources: list[frozenset[int]] = [frozenset()] * len(layers)
-    for row in forward_order(layers):
-        found: set[int] = set()
-        for source in layers[row].inputs:
-            found |= {source} if layers[source].weighted else sources[source]
-        sources[row] = frozenset(found - {row})
-    return tuple(sources)
+def _known_levels(signal: FloatArray) -> FloatArray:
+    """log10 of the signal; -inf where it is exactly zero, not finite or not observed."""
+    with np.errstate(invalid="ignore"):
+        known = (signal > 0) & (signal < np.inf)
+    levels: FloatArray = np.where(known, np.log10(np.where(known, signal, 1.0)), -np.inf)
+    return levels
 
 
-def _feeding(layers: tuple[Layer, ...], sources: tuple[frozenset[int], ...]) -> frozenset[int]:
-    """Rows that a weighted row reads: a normalisation after the last layer leaves it the last."""
-    return frozenset().union(*(sources[row] for row, layer in enumerate(layers) if layer.weighted))
+def _largest_size(sizes: FloatArray) -> FloatArray:
+    """The largest finite size above zero, NaN where there is none: (...) of (..., layers)."""
+    with np.errstate(invalid="ignore"):
+        known = np.isfinite(sizes) & (sizes > 0)
+    return np.asarray(np.fmax.reduce(np.where(known, sizes, np.nan), axis=-1, initial=np.nan))
 
 
-def _output_rows(snapshot: Snapshot) -> tuple[int, ...]:
-    feeding = _feeding(snapshot.layers, _weighted_sources(snapshot.layers))
-    return tuple(
-        row
-        for row, layer in enumerate(snapshot.layers)
-        if layer.weighted and row not in feeding and not np.isnan(snapshot.output_grad_norm[row])
-    )
-
-
-def _end_pairs(snapshot: Snapshot) -> list[tuple[int, int, float]]:
-    """(input row, strongest output row that it leads to, B of the two), exact zeros skipped."""
-    layers = snapshot.layers
-    observed = _observed(snapshot)
-    sources = _weighted_sources(layers)
-    feeding = _feeding(layers, sources)
-    known = np.isin(np.arange(len(layers)), list(observed))
-    signal = np.log10(np.where(known, snapshot.output_grad_norm, 1.0))
-    strongest: dict[int, int] = {}
-    reach: dict[int, frozenset[int]] = {}
-    for row in forward_order(layers):
-        if not layers[row].weighted:
-            continue
-        starts = frozenset().union(*(reach.get(source, frozenset()) for source in sources[row]))
-        if not sources[row]:
-            starts = frozenset({row})
-        reach[row] = starts
-        if row in feeding or row not in observed:
-            continue
-        for start in starts - {row}:
-            if start not in strongest or signal[row] > signal[strongest[start]]:
-                strongest[start] = row
-    return [
-        (start, end, float(signal[start] - signal[end]))
-        for start, end in strongest.items()
-        if start in observed
-    ]
-
-
-def _dominant_rows(snapshot: Snapshot, start: int, end: int) -> tuple[int, ...]:
+def _dominant_rows(snapshot: Snapshot, start: int, end: int) -> Rows:
     """From `start`, always on to the consumer that hands back the most signal, up to `end`."""
     layers = snapshot.layers
-    fed = consumers(layers)
-    leads_to_end = upstream(layers, (end,))
+    rows = only_way(layers, start, end)
+    return _strongest_way(snapshot, start, end) if rows is None else rows
+
+
+def _strongest_way(snapshot: Snapshot, start: int, end: int) -> Rows:
+    layers, ways = snapshot.layers, onward(snapshot.layers, end)
     share = np.nan_to_num(snapshot.input_grad_norm, nan=0.0)
     rows = [start]
-    while rows[-1] != end:
-        onward = [
-            row
-            for row in fed[rows[-1]]
-            if row in leads_to_end and layers[row].depth > layers[rows[-1]].depth
-        ]
-        if not onward:
-            break
-        rows.append(max(onward, key=lambda row: (share[row], -layers[row].depth)))
+    while rows[-1] != end and ways[rows[-1]]:
+        rows.append(max(ways[rows[-1]], key=lambda row: (share[row], -layers[row].depth)))
     return tuple(rows)
+
+
+__all__ = [
+    "RELU_GAIN_LOG10",
+    "Path",
+    "backward_depth",
+    "backward_depths",
+    "backward_growth",
+    "backward_growths",
+    "backward_profile",
+    "consumers",
+    "downstream",
+    "forward_drift",
+    "forward_drifts",
+    "forward_order",
+    "input_rows",
+    "upstream",
+    "worst_path",
+]

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
-from typing import Any, overload
+from typing import NamedTuple, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gradwatch.layer import Layer
+from gradwatch.medians import nan_median
 from gradwatch.snapshot import STATISTICS, FloatArray, Needs, Snapshot, State
 
 WARM_UP_SAMPLES = 3
@@ -25,6 +27,14 @@ MOST_WINDOWS = 8
 """Windows that keep their medians: rules of several sizes ask for the last two each."""
 
 
+class _Sample(NamedTuple):
+    """A snapshot, its number in the run, and whether it has signals, asked for only once."""
+
+    number: int
+    snapshot: Snapshot
+    has_signals: bool
+
+
 class History(Sequence[Snapshot]):
     """Snapshots, oldest first; the oldest are dropped beyond `maxlen`.
 
@@ -33,7 +43,7 @@ class History(Sequence[Snapshot]):
     """
 
     def __init__(self, maxlen: int = 256) -> None:
-        self._snapshots: deque[tuple[int, Snapshot]] = deque(maxlen=maxlen)
+        self._samples: deque[_Sample] = deque(maxlen=maxlen)
         self._appended = 0
         self.first_step = 0
         """Step of the first snapshot."""
@@ -56,26 +66,27 @@ class History(Sequence[Snapshot]):
 
     def append(self, snapshot: Snapshot) -> None:
         """Add the newest snapshot."""
-        self._snapshots.append((self._appended, snapshot))
+        has_signals = snapshot.has_signals
+        self._samples.append(_Sample(self._appended, snapshot, has_signals))
         if not self._appended:
             self.first_step = snapshot.step
         self._appended += 1
         self.limits += tuple(limit for limit in snapshot.limits if limit not in self.limits)
         if np.isnan(self.first_loss):
             self.first_loss = snapshot.loss
-        if len(self._early) < EARLY_SAMPLES and snapshot.has_signals and not snapshot.skipped:
+        if len(self._early) < EARLY_SAMPLES and has_signals and not snapshot.skipped:
             self._early.append(snapshot)
         if not snapshot.skipped:
-            self._note_finiteness(snapshot)
+            self._note_finiteness(snapshot, signals=has_signals)
         updates = snapshot.update_ratio[np.isfinite(snapshot.update_ratio)]
         if updates.size and not snapshot.skipped:
             self.largest_update_ratio = float(np.fmax(self.largest_update_ratio, updates.max()))
 
     def __len__(self) -> int:
-        return len(self._snapshots)
+        return len(self._samples)
 
     def __iter__(self) -> Iterator[Snapshot]:
-        return (snapshot for _, snapshot in self._snapshots)
+        return (sample.snapshot for sample in self._samples)
 
     @overload
     def __getitem__(self, index: int) -> Snapshot: ...
@@ -83,21 +94,21 @@ class History(Sequence[Snapshot]):
     def __getitem__(self, index: slice) -> Sequence[Snapshot]: ...
     def __getitem__(self, index: int | slice) -> Snapshot | Sequence[Snapshot]:
         if isinstance(index, slice):
-            return [snapshot for _, snapshot in list(self._snapshots)[index]]
-        return self._snapshots[index][1]
+            return [sample.snapshot for sample in list(self._samples)[index]]
+        return self._samples[index].snapshot
 
     @property
     def layers(self) -> tuple[Layer, ...]:
         """The rows of the newest snapshot, empty before the first."""
-        return self[-1].layers if self._snapshots else ()
+        return self[-1].layers if self._samples else ()
 
-    def _note_finiteness(self, snapshot: Snapshot) -> None:
+    def _note_finiteness(self, snapshot: Snapshot, *, signals: bool) -> None:
         if not snapshot.is_finite:
             self.onset = self.onset or snapshot
             return
         self.onset = None
         self.last_finite = (*self.last_finite[-1:], snapshot)
-        if snapshot.has_signals:
+        if signals:
             self.last_finite_signals = snapshot
 
     @property
@@ -132,11 +143,11 @@ class History(Sequence[Snapshot]):
         """
         wanted = size + count - 1
         fitting = (
-            snapshot
-            for index, snapshot in reversed(self._snapshots)
-            if index >= warm_up
-            and not snapshot.skipped
-            and (needs == "parameters" or snapshot.has_signals)
+            sample.snapshot
+            for sample in reversed(self._samples)
+            if sample.number >= warm_up
+            and not sample.snapshot.skipped
+            and (needs == "parameters" or sample.has_signals)
         )
         newest_first = list(islice(fitting, wanted))
         return [
@@ -178,11 +189,19 @@ class Window:
     @property
     def loss(self) -> float:
         """Median loss, NaN where none was observed."""
-        return float(_nanmedian(np.asarray([snapshot.loss for snapshot in self.snapshots])))
+        return self.median_of(lambda snapshot: snapshot.loss)
 
     def median_of(self, figure: Callable[[Snapshot], float]) -> float:
         """Median over the samples of a figure of the whole network, NaN where none observed it."""
-        return float(_nanmedian(np.asarray([figure(snapshot) for snapshot in self.snapshots])))
+        known = sorted(
+            value
+            for value in (float(figure(snapshot)) for snapshot in self.snapshots)
+            if not math.isnan(value)
+        )
+        if not known:
+            return float("nan")
+        lower, upper = known[(len(known) - 1) // 2], known[len(known) // 2]
+        return float(np.float32(lower if lower == upper else lower / 2 + upper / 2))
 
     def median(self, statistic: Callable[[Snapshot], FloatArray]) -> FloatArray:
         """Median of a statistic over the samples that observed it.
@@ -191,9 +210,11 @@ class Window:
             statistic: Snapshot → array of shape (layers,).
 
         Returns:
-            Shape (layers,); NaN where no sample observed it.
+            Shape (layers,); NaN where fewer than half of the samples observed it. A median of the
+            rest would say nothing of the window: an expert of a mixture that saw a few tokens in
+            one sample of five looks dead there, and is not.
         """
-        return _nanmedian(self.stacked(statistic))
+        return nan_median(self.stacked(statistic), least=self._least)
 
     def stacked(self, statistic: Callable[[Snapshot], FloatArray]) -> FloatArray:
         """A statistic of every sample, shape (samples, layers), NaN for rows that came later."""
@@ -205,16 +226,21 @@ class Window:
 
     @cached_property
     def typical(self) -> Snapshot:
-        """The newest sample with every statistic replaced by its median over the window."""
+        """The newest sample with every statistic replaced by its `median` over the window."""
         shape = (len(self.snapshots), len(STATISTICS), len(self.layers))
         stacked = np.full(shape, np.nan, dtype=np.float32)
         for sample, snapshot in zip(stacked, self.snapshots, strict=True):
             sample[:, : len(snapshot.layers)] = snapshot.packed()
-        packed = _nanmedian(stacked)
+        packed = nan_median(stacked, least=self._least)
         newest = self.snapshots[-1]
         return Snapshot.unpacked(
             packed, step=newest.step, layers=newest.layers, states=newest.states, loss=self.loss
         )
+
+    @property
+    def _least(self) -> int:
+        """Samples that have to observe a statistic for a median: half of them."""
+        return (len(self.snapshots) + 1) // 2
 
     @property
     def loss_ratio(self) -> float:
@@ -237,17 +263,3 @@ class Window:
         calls = self.stacked(lambda snapshot: snapshot.forward_calls)
         ran = calls > 0
         return np.asarray((ran | np.isnan(calls)).all(axis=0) & ran.any(axis=0))
-
-
-def _nanmedian(values: NDArray[Any]) -> FloatArray:
-    """Median over the first axis of what is not NaN; NaN where nothing is.
-
-    NumPy's own falls back to a loop over every column, which is a hundred times slower here.
-    """
-    ordered = np.sort(values, axis=0)
-    count = np.sum(~np.isnan(values), axis=0)
-    last = np.maximum(count - 1, 0)
-    lower = np.take_along_axis(ordered, (last // 2)[np.newaxis], axis=0)[0]
-    upper = np.take_along_axis(ordered, ((last + 1) // 2)[np.newaxis], axis=0)[0]
-    middle = np.where(lower == upper, lower, lower / 2 + upper / 2)
-    return np.where(count > 0, middle, np.nan).astype(np.float32)

@@ -335,3 +335,43 @@ def test_a_snapshot_offers_its_depth_growth_and_drift():
     assert step.backward_depth == flow.backward_depth(step) == pytest.approx(-4.0)
     assert step.backward_growth == flow.backward_growth(step) == pytest.approx(-4.0)
     assert step.forward_drift == flow.forward_drift(step) == pytest.approx(1.0)
+
+
+class TestOnce:
+    """What follows from the layers alone is worked out once for a tuple of them."""
+
+    @pytest.mark.parametrize(
+        "question",
+        [
+            flow.forward_order,
+            flow.consumers,
+            flow.input_rows,
+            lambda layers: flow.upstream(layers, (2,)),
+            lambda layers: flow.downstream(layers, (2,)),
+        ],
+        ids=["order", "consumers", "inputs", "upstream", "downstream"],
+    )
+    def test_the_answer_is_the_same_object(self, question):
+        layers = chain(4)
+        assert question(layers) is question(layers)
+
+    def test_equal_layers_that_are_another_tuple_are_asked_anew(self):
+        assert flow.consumers(chain(4)) == flow.consumers(chain(4))
+        assert flow.consumers(chain(5)) != flow.consumers(chain(4))
+
+    def test_many_samples_are_one_call(self):
+        layers = chain(4)
+        steps = [
+            snapshot(layers, **backward_signals(layers, weights=-gain), output_rms=10.0**gain)
+            for gain in (0.0, 1.0, np.nan, 2.0)
+        ]
+        signal = np.stack([step.output_grad_norm for step in steps])
+        sizes = [
+            np.stack([getattr(s, name) for s in steps]) for name in ("input_rms", "output_rms")
+        ]
+        for many, one in (
+            (flow.backward_depths(layers, signal), flow.backward_depth),
+            (flow.backward_growths(layers, signal), flow.backward_growth),
+            (flow.forward_drifts(layers, *sizes), flow.forward_drift),
+        ):
+            np.testing.assert_array_equal(many, np.float32([one(step) for step in steps]))

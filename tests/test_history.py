@@ -166,7 +166,7 @@ class TestWindow:
 
     @BOUNDED_RUN
     @given(runs())
-    def test_every_median_is_numpys(self, drawn):
+    def test_every_median_is_numpys_where_half_of_the_samples_observed_it(self, drawn):
         history = history_from(drawn)
         if not len(history):
             return
@@ -176,6 +176,7 @@ class TestWindow:
             with warnings.catch_warnings(), np.errstate(all="ignore"):
                 warnings.simplefilter("ignore")
                 expected = np.nanmedian(stacked.astype(np.float64), axis=0).astype(np.float32)
+            expected[2 * np.sum(~np.isnan(stacked), axis=0) < len(stacked)] = np.nan
             median = window.median(lambda entry, name=statistic.name: getattr(entry, name))
             np.testing.assert_allclose(median, expected, rtol=1e-6, atol=1e-44)
             np.testing.assert_array_equal(window.typical.packed()[number], median)
@@ -190,7 +191,36 @@ class TestWindow:
         np.testing.assert_array_equal(window.typical.grad_norm, np.float32([2.0, 2.0, np.nan]))
         history.append(snapshot(LAYERS, 5, grad_norm=5.0))
         window = Window(tuple(history), history)
-        np.testing.assert_array_equal(window.typical.grad_norm, np.float32([2.5, 3.0, 5.0]))
+        np.testing.assert_array_equal(window.typical.grad_norm, np.float32([2.5, 3.0, np.nan]))
+
+    @pytest.mark.parametrize(
+        ("samples", "observed", "judged"),
+        [
+            (5, 0, False),
+            (5, 2, False),
+            (5, 3, True),
+            (5, 5, True),
+            (4, 1, False),
+            (4, 2, True),
+            (1, 1, True),
+        ],
+    )
+    def test_what_fewer_than_half_of_the_samples_observed_has_no_median(
+        self, samples, observed, judged
+    ):
+        history = steady(
+            LAYERS,
+            steps=range(samples),
+            at=lambda step: {"dead_fraction": 1.0 if step < observed else np.nan},
+        )
+        window = Window(tuple(history), history)
+        dead = window.median(lambda entry: entry.dead_fraction)
+        assert (dead == 1.0).all() if judged else np.isnan(dead).all()
+        np.testing.assert_array_equal(window.typical.dead_fraction, dead)
+
+    def test_a_figure_of_the_network_counts_however_few_samples_observed_it(self):
+        history = steady(LAYERS, at=lambda step: {"loss": 2.0 if step == 16 else np.nan})
+        assert windows(history)[0].loss == 2.0
 
     def test_two_infinities_have_one_as_their_median(self):
         history = steady(LAYERS, steps=range(2), output_rms=np.inf)

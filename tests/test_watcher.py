@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
 
 from gradwatch.errors import ArgumentError
-from gradwatch.finding import Finding
+from gradwatch.finding import Finding, Fix
 from gradwatch.history import History, Window
 from gradwatch.layer import Layer
 from gradwatch.rules import PRECEDENCE, Diagnosis, Rule
 from gradwatch.rules.gw902_observation_degraded import ObservationDegraded
+from gradwatch.samples import Samples
 from gradwatch.snapshot import ROW_OF, Snapshot, State, empty_statistics
 from gradwatch.watcher import Watcher
 
@@ -279,6 +280,30 @@ def test_snapshots_carry_the_limits_of_the_run():
     assert sink.snapshots[0].limits == ("half of it is not seen",)
 
 
+def test_limits_that_a_snapshot_brings_along_are_those_of_the_run():
+    sink = Told()
+    watcher = Watcher([ObservationDegraded()], sinks=[sink])
+    watcher.degrade("a")
+    watcher.observe(replace(snapshot(0), limits=("b", "a")))
+    watcher.observe(snapshot(1))
+    assert [entry.limits for entry in sink.snapshots] == [("a", "b"), ("a", "b")]
+    (finding,) = watcher.findings
+    assert (finding.step, finding.evidence) == (0, {"limits": 2.0})
+
+
+def test_many_samples_are_taken_as_one_after_the_other():
+    rows = [CALM, SICK, SICK, CALM, CALM, [9, 9], [9, 9]]
+    snapshots = [snapshot(step, *norms) for step, norms in enumerate(rows)]
+    together, told = Watcher([Large()], sinks=[sink := Told()]), []
+    together.observe_all(Samples.of(snapshots))
+    alone = Watcher([Large()], on_finding=told.append)
+    watched(alone, *rows)
+    assert together.findings == alone.findings
+    assert [entry.step for entry in together.history] == list(range(7))
+    assert [entry.step for entry in sink.snapshots] == list(range(7))
+    assert [finding.step for finding in told] == [2, 6]
+
+
 @pytest.fixture
 def warnings_of(caplog):
     """The warnings that were logged so far."""
@@ -296,6 +321,61 @@ def test_a_rule_that_fails_is_off_and_reported_once(rule, warnings_of):
     assert {finding.code for finding in findings} == {SECOND, "GW902"}
     (degraded,) = (finding for finding in findings if finding.code == "GW902")
     assert f"rule {rule.code} raised" in degraded.message
+
+
+class Unbuilt(Sequence[Fix]):
+    """Fixes that count how often they are built, and fail if asked to."""
+
+    built = 0
+
+    def __init__(self, *, fails: bool) -> None:
+        self.fails = fails
+
+    def __len__(self) -> int:
+        type(self).built += 1
+        return 1 // (not self.fails)
+
+    def __getitem__(self, index: int) -> Fix:
+        return (Fix("clipping", "Clip", "It is large.", "Pascanu et al. 2013"),)[index]
+
+
+@dataclass(frozen=True)
+class Fixing(Large):
+    """A rule that names fixes."""
+
+    fails: bool = False
+
+    def check(self, window: Window) -> Iterable[Diagnosis]:
+        for diagnosis in super().check(window):
+            yield replace(diagnosis, fixes=Unbuilt(fails=self.fails))
+
+
+def test_fixes_are_built_when_someone_looks(monkeypatch):
+    monkeypatch.setattr(Unbuilt, "built", 0)
+    watcher = Watcher([Fixing()])
+    for step in range(20):
+        watcher.observe(snapshot(step, *SICK))
+    assert Unbuilt.built == 0
+    (finding,) = watcher.findings
+    assert [fix.title for fix in finding.fixes] == ["Clip"]
+    assert watcher.findings[0] is finding
+
+
+def test_fixes_are_those_of_the_latest_update_also_when_it_is_resolved():
+    watcher = Watcher([Fixing()])
+    finding = one(watcher, SICK, SICK, CALM, CALM)
+    assert not finding.is_open
+    assert [fix.title for fix in finding.fixes] == ["Clip"]
+
+
+def test_a_fix_that_fails_is_left_out_and_reported_once(warnings_of):
+    watcher = Watcher([Fixing(fails=True), ObservationDegraded()])
+    watched(watcher, SICK, SICK)
+    assert one(watcher).fixes == ()
+    watched(watcher, SICK)
+    (warning,) = warnings_of()
+    assert f"a fix of rule {SECOND} raised ZeroDivisionError" in warning
+    assert [finding.code for finding in watcher.findings] == [SECOND, "GW902"]
 
 
 def test_on_finding_that_fails_is_off_and_reported_once(warnings_of):

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from gradwatch.errors import ArgumentError
-from gradwatch.rules.base import Diagnosis, Rule, Verdict, threshold
+from gradwatch.rules.base import Deferred, Diagnosis, Rule, Verdict, threshold
 from gradwatch.rules.gw101_vanishing_gradient import VanishingGradient
 from gradwatch.rules.gw102_vanishing_through_time import VanishingThroughTime
 from gradwatch.rules.gw103_half_precision_underflow import HalfPrecisionUnderflow
@@ -59,8 +59,8 @@ PRECEDENCE: tuple[str, ...] = (
     "GW102",
     "GW101",
     "GW204",
-    "GW203",
     "GW403",
+    "GW203",
     "GW501",
     "GW901",
     "GW902",
@@ -119,6 +119,7 @@ def by_precedence(rules: Iterable[Rule]) -> tuple[Rule, ...]:
 __all__ = [
     "ALL_RULES",
     "PRECEDENCE",
+    "Deferred",
     "Diagnosis",
     "Rule",
     "Selection",

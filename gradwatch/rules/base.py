@@ -3,13 +3,39 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from functools import cached_property
 from typing import Any, ClassVar
 
+import numpy as np
+
+from gradwatch import flow
 from gradwatch.finding import Cause, Fix, Severity
 from gradwatch.history import WARM_UP_SAMPLES, History, Window
-from gradwatch.snapshot import Needs
+from gradwatch.samples import Flags, Samples
+from gradwatch.snapshot import Needs, Snapshot
+
+
+class Deferred(Sequence[Fix]):
+    """Fixes that are built when they are first looked at: their texts take longer than a check.
+
+    Args:
+        build: Makes them.
+    """
+
+    def __init__(self, build: Callable[[], tuple[Fix, ...]]) -> None:
+        self._build = build
+
+    @cached_property
+    def _built(self) -> tuple[Fix, ...]:
+        return self._build()
+
+    def __len__(self) -> int:
+        return len(self._built)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._built[index]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +59,7 @@ class Diagnosis:
     severity: Severity
     message: str
     evidence: Mapping[str, float]
-    fixes: tuple[Fix, ...] = ()
+    fixes: Sequence[Fix] = ()
     covers: frozenset[int] = frozenset()
 
     @property
@@ -86,6 +112,19 @@ class Rule(ABC):
     def check(self, window: Window) -> Iterable[Diagnosis]:
         """What this window alone shows, at most one diagnosis a cause."""
 
+    def suspects(self, samples: Samples) -> Flags:
+        """Which samples could lead to a finding, shape (samples,): all, unless a rule knows better.
+
+        It may suspect too much, never too little: on a window none of whose samples is suspected,
+        the rule has to be silent, whatever came before. So it need not run there. It counts only
+        for the class that defines it: a subclass without its own runs at every sample.
+
+        Args:
+            samples: They share their layers; what is said of those that do not fit `needs` is
+                ignored.
+        """
+        return np.ones(len(samples), dtype=np.bool_)
+
     def evaluate(self, history: History) -> Verdict | None:
         """The verdict on the newest samples, None while there are too few of them."""
         windows = history.windows(
@@ -118,6 +157,32 @@ def began_vanishing(window: Window, depth: float) -> bool:
     """
     early = window.history.early
     return early is not None and early.median_of(lambda entry: entry.backward_depth) < depth
+
+
+def flowed_at_first(history: History, depth: float) -> bool:
+    """Whether the backward signal came through in the very first sample, before it was trained on.
+
+    Then training has brought on what is wrong later.
+
+    Args:
+        history: The run.
+        depth: Backward depth B above which it came through, log10.
+    """
+    first = history.first_signals
+    return first is not None and first.backward_depth > depth
+
+
+def large_inputs(snapshot: Snapshot | None, largest: float) -> dict[int, float]:
+    """First layers whose inputs are too large to be left as they are, with the inputs' rms.
+
+    Args:
+        snapshot: A sample, None for none.
+        largest: Rms above which inputs are too large.
+    """
+    if snapshot is None:
+        return {}
+    rms = snapshot.input_rms
+    return {row: float(rms[row]) for row in flow.input_rows(snapshot.layers) if rms[row] > largest}
 
 
 def _supports(earlier: tuple[Diagnosis, ...], diagnosis: Diagnosis) -> bool:

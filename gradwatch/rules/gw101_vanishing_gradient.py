@@ -3,45 +3,62 @@ r"""The backward signal shrinks so much on its way to the inputs that early laye
 ## What it means
 
 Between the output layer and the input layer the backward signal $\Delta = \partial L/\partial y$
-loses more than three and a half decades. The layers near the inputs get steps that are thousands
-of times smaller than those near the outputs. The cause says which factor of the chain rule
-collapsed: `activation` (the slopes f'), `weights` (the matrices the signal passes through) or
-`wiring` (something else between the layers, such as a pooling or a constant factor).
+loses more than three and a half decades: of ten thousand parts, about three arrive. The layers
+near the inputs get gradients thousands of times smaller than those near the outputs.
 
 ## Why it matters
 
-Every factor of $\partial E/\partial w = \partial E/\partial y \cdot f'(wx) \cdot x$ is multiplied
-once a layer, so a modest loss per layer becomes an enormous one over the depth. A larger learning
-rate does not help: it scales all layers alike, and the last ones blow up first.
+The signal passes a slope and a weight matrix in every layer, and these factors multiply. A
+sigmoid's slope is at most 1/4, so eight sigmoids in a row let through at most
+$4^{-8} = 1.5 \cdot 10^{-5}$. A larger learning rate does not help: it scales all layers alike, and
+the last ones blow up first.
 
 ## How it is measured
 
-$B = \log_{10}(\lVert \Delta_{in} \rVert / \lVert \Delta_{out} \rVert)$, the worst over connected
-pairs of an input layer and the strongest output layer it leads to; median over five samples, in
-two windows in a row. It is a ratio of signals, so neither the scale of the loss nor that of the
-gradients matters.
+$$
+B = \log_{10} \frac{\lVert \Delta_{\mathrm{in}} \rVert}{\lVert \Delta_{\mathrm{out}} \rVert}
+$$
 
-The gain is then split along the path that carries most of the signal: $g_A$ sums the gain of the
-activations, $g_W$ that of the weights. He initialisation gives $g_A = -0.15$ and $g_W = +0.15$ a
-layer with ReLU. The factor with the larger deficit against that is the cause, and the layers with
-at least a third of the worst layer's deficit are named.
+for the worst pair of an input layer and the strongest output layer that it leads to; median over
+five samples, in two windows in a row. It is a ratio of signals, so neither the scale of the loss
+nor that of the gradients matters.
+
+The gain is then split along the path that carries most of the signal: $g_A$ sums what the
+activations let through, $g_W$ what the weights do, and the rest lies in other operations. Each part
+is held against a net that is well initialised: a ReLU costs -0.15, and He's weights give +0.15
+back; any other activation and its weights should cost nothing. The part that falls short most is
+the cause, unless the signal came through in the very first sample ($B > -1.5$): then training has
+spoilt it. Layers with at least a third of the worst layer's share of it are named.
+
+A signal that is exactly zero has no depth, so the rule says nothing of it: GW103, GW201, GW401 and
+GW402 look at zeros.
+
+## Causes
+
+- `activation` (error): the activations are flat where the values lie, or steep nowhere.
+- `weights` (error): the weights that the signal passes are too small for their fan-in.
+- `wiring` (error): something else between the layers shrinks it, such as a pooling over many values
+  or a constant factor.
+- `learning rate` (error): at the first step the signal came through, and training changed that.
 
 ## Example
 
-A multilayer perceptron with eight sigmoid layers and Glorot initialisation: each activation lets
-through at most a quarter of the signal, so B is below -5. The cause is `activation`.
+A multilayer perceptron with eight sigmoid layers and Glorot initialisation has $B = -5.2$, and
+its loss does not move. The cause is `activation`.
 
 ## Fixes
 
-For `activation`: ReLU with He initialisation, normalisation, a residual path. For `weights`: the
-initialisation that matches the activation, normalisation. Both usually need a smaller learning rate
-with them.
+For `activation`, ReLU with He initialisation is the surest; then a residual path, normalisation,
+and layer-wise pre-training where the activation has to stay. For `weights`, the initialisation that
+matches the activation, a residual path or normalisation. For `wiring`, normalisation or a residual
+path. For
+`learning rate`, a smaller one, a warm-up, clipping or normalisation. A signal that flows again
+often needs a smaller learning rate; each fix says by how much.
 
 ## When it is wrong
 
-A network in which one input branch is meant to matter little (a weak side input) has a small signal
-there by design. One near-zero layer among healthy ones heals itself within some steps; the rule
-waits for that.
+An input branch that is meant to matter little (a weak side input) has a small signal by design. One
+nearly zero layer among healthy ones heals itself within some steps; the rule waits for that.
 
 ## References
 
@@ -60,31 +77,45 @@ import numpy as np
 from gradwatch import flow
 from gradwatch.finding import Cause, Fix
 from gradwatch.fixes.activation import relu_with_he
+from gradwatch.fixes.clipping import clip_gradients
 from gradwatch.fixes.initialisation import matching_initialisation
+from gradwatch.fixes.learning_rate import lower_learning_rate, warm_up
 from gradwatch.fixes.normalisation import insert_normalisation
 from gradwatch.fixes.pretraining import stacked_autoencoders
 from gradwatch.fixes.residual import residual_path
 from gradwatch.history import History, Window
 from gradwatch.layer import Layer
-from gradwatch.rules.base import Diagnosis, Rule, Verdict, threshold
+from gradwatch.rules.base import Deferred, Diagnosis, Rule, Verdict, flowed_at_first, threshold
+from gradwatch.samples import Flags, Samples
 from gradwatch.snapshot import FloatArray
 
 _FACTOR = {
     "activation": "the activations after {layers} let too little of it through",
     "weights": "the weights of {layers} are too small to carry it",
     "wiring": "an operation between {layers}, neither weights nor an activation, shrinks it",
+    "learning rate": "at the first step it came through, so training has spoilt {layers}",
 }
 
 
 @dataclass(frozen=True)
 class VanishingGradient(Rule):
-    """The backward signal vanishes on its way to the inputs."""
+    """The backward signal vanishes on its way to the inputs.
+
+    Args:
+        depth: Backward depth B below which the signal counts as vanished.
+        well_at_first: Backward depth B of the first sample above which the learning rate is to
+            blame.
+        culprit_share: Share of the worst layer's deficit from which on a layer is named.
+    """
 
     code = "GW101"
     name = "vanishing-gradient"
 
     depth: float = threshold(
         -3.5, unit="log10", source="calibration: any value from -2.5 to -4 does alike"
+    )
+    well_at_first: float = threshold(
+        -1.5, unit="log10", source="calibration: B of the first sample of healthy nets"
     )
     culprit_share: float = threshold(
         1 / 3, unit="1", source="calibration: names all of a uniform stack, three of nine layers"
@@ -106,13 +137,14 @@ class VanishingGradient(Rule):
         layers = window.layers
         activation = path.activation_deficit_log10(layers)
         weights = path.weight_deficit_log10(layers)
-        rest = path.depth_log10 - path.activation_gain_log10.sum() - path.weight_gain_log10.sum()
         deficits: dict[Cause, float] = {
             "activation": float(activation.sum()),
             "weights": float(weights.sum()),
-            "wiring": float(rest),
+            "wiring": path.rest_log10,
         }
         cause = min(deficits, key=lambda entry: deficits[entry])
+        if flowed_at_first(window.history, self.well_at_first):
+            cause = "learning rate"
         blamed = {"activation": activation, "weights": weights}.get(cause)
         rows = path.rows if blamed is None else self._culprits(path, blamed, cause)
         yield Diagnosis(
@@ -132,9 +164,12 @@ class VanishingGradient(Rule):
                 "activation_deficit_log10": deficits["activation"],
                 "weight_deficit_log10": deficits["weights"],
             },
-            fixes=_fixes(cause, [layers[row] for row in rows]),
+            fixes=Deferred(lambda: _fixes(cause, [layers[row] for row in rows])),
             covers=flow.upstream(layers, path.rows[:-1]),
         )
+
+    def suspects(self, samples: Samples) -> Flags:
+        return samples.backward_depth < self.depth
 
     def _culprits(self, path: flow.Path, deficit: FloatArray, cause: str) -> tuple[int, ...]:
         """Rows with at least a third of the worst row's deficit.
@@ -145,7 +180,7 @@ class VanishingGradient(Rule):
         guilty = deficit <= self.culprit_share * deficit.min()
         if cause == "weights" and guilty[1:].mean() >= 2 / 3:
             guilty[0] = True
-        return tuple(int(row) for row in np.asarray(path.rows)[guilty])
+        return tuple(np.asarray(path.rows)[guilty].tolist())
 
 
 def _depth(window: Window) -> float:
@@ -162,8 +197,12 @@ def _path(window: Window) -> flow.Path | None:
 
 def _fixes(cause: str, layers: list[Layer]) -> tuple[Fix, ...]:
     if cause == "activation":
-        first = (relu_with_he(layers), insert_normalisation(layers), residual_path(layers))
+        first = (relu_with_he(layers), residual_path(layers), insert_normalisation(layers))
         return (*first, stacked_autoencoders(layers))
+    if cause == "learning rate":
+        rate = (lower_learning_rate(layers, factor=0.1), warm_up(layers))
+        return (*rate, clip_gradients(layers), insert_normalisation(layers))
     if cause == "weights":
-        return (matching_initialisation(layers), insert_normalisation(layers))
+        paths = (residual_path(layers), insert_normalisation(layers))
+        return (matching_initialisation(layers), *paths)
     return (insert_normalisation(layers), residual_path(layers))

@@ -2,36 +2,46 @@ r"""The backward signal of a recurrent layer dies on its way to the early time s
 
 ## What it means
 
-The gradient at the first time step is more than a thousand times smaller than at its largest. What
-the sequence said at its beginning cannot teach the layer anything.
+The gradient at the first time step is more than a thousand times smaller than at the time step
+where it is largest. What a sequence says at its beginning cannot teach the layer anything.
 
 ## Why it matters
 
-A recurrent layer multiplies the signal by the same recurrent matrix and slope at every step, so its
-gain per step is raised to the power of the sequence's length.
+A recurrent layer multiplies the signal by the same matrix and the same kind of slope at every step.
+So its gain per step is raised to the power of the sequence's length.
 
 ## How it is measured
 
-$T = \log_{10}(\lVert \partial L/\partial x_0 \rVert / \max_t \lVert \partial L/\partial x_t
-\rVert)$ from the *input* gradient of the recurrent layer, which fused kernels give too; for a cell
-or layer that is called step by step, from the gradient of its outputs. Median over five samples, in
-two windows in a row.
+$$
+T = \log_{10}
+\frac{\lVert \partial L/\partial x_0 \rVert}{\max_t \lVert \partial L/\partial x_t \rVert}
+$$
 
-Gated layers (LSTM, GRU) open their gates late: the finding is a notice until the loss has been flat
-for about 100 steps, and stays one while the loss falls.
+from the gradient of the layer's *input*, which fused kernels give too; for a cell that is called
+step by step, from the gradient of its outputs. Median over five samples, in two windows in a row.
+
+Gated cells (LSTM, GRU) open their gates late, so in the first 100 steps the finding is a notice for
+them. For every layer it is a notice while the loss has fallen by a fifth or more. Without
+`observe_loss` that cannot be known.
+
+## Causes
+
+- `time` (error or notice): the same weights, applied again at each time step, shrink the signal.
 
 ## Example
 
-A tanh RNN whose recurrent matrix is 0.4 times an orthogonal one, on 60 steps: T is near -24.
+A tanh RNN whose recurrent matrix is 0.4 times an orthogonal one, on sequences of 60 steps:
+$T = -23.5$.
 
 ## Fixes
 
-An LSTM or GRU, an orthogonal recurrent matrix, an open forget gate (bias +1 or more).
+For a plain RNN, an LSTM or GRU in its place, or an orthogonal recurrent matrix. For a gated cell, a
+forget gate that starts open (a bias of 1 or more), or an orthogonal recurrent matrix.
 
 ## When it is wrong
 
-A task that needs only the last steps is learned all the same: with a falling loss the finding is a
-notice.
+A task that needs only the last steps is learned all the same, and the finding is a notice as soon
+as the loss falls. A loss that falls by less than a fifth does not tell this apart.
 
 ## References
 
@@ -51,12 +61,19 @@ from gradwatch.finding import Fix, Severity
 from gradwatch.fixes.recurrent import gated_cell, open_forget_gate, orthogonal_recurrent
 from gradwatch.history import Window
 from gradwatch.layer import Layer
-from gradwatch.rules.base import Diagnosis, Rule, threshold
+from gradwatch.rules.base import Deferred, Diagnosis, Rule, threshold
+from gradwatch.samples import Flags, Samples
 
 
 @dataclass(frozen=True)
 class VanishingThroughTime(Rule):
-    """The backward signal of a recurrent layer vanishes over time."""
+    """The backward signal of a recurrent layer vanishes over time.
+
+    Args:
+        decay: Time decay T below which the signal counts as vanished.
+        patience: Steps of the run in which gated cells get a notice only.
+        learning: Loss over first loss below which the net learns, so that it is a notice.
+    """
 
     code = "GW102"
     name = "vanishing-through-time"
@@ -88,9 +105,12 @@ class VanishingThroughTime(Rule):
                 "time_decay_log10": float(decay[list(rows)].min()),
                 "time_decay_log10_threshold": self.decay,
             },
-            fixes=_fixes(layers),
+            fixes=Deferred(lambda: _fixes(layers)),
             covers=flow.upstream(window.layers, rows),
         )
+
+    def suspects(self, samples: Samples) -> Flags:
+        return samples.any_below("time_decay_log10", self.decay)
 
     def _severity(self, window: Window, layers: list[Layer]) -> Severity:
         gated = all(layer.is_gated for layer in layers)
@@ -102,4 +122,4 @@ class VanishingThroughTime(Rule):
 def _fixes(layers: list[Layer]) -> tuple[Fix, ...]:
     if all(layer.is_gated for layer in layers):
         return (open_forget_gate(layers), orthogonal_recurrent(layers))
-    return (orthogonal_recurrent(layers), gated_cell(layers))
+    return (gated_cell(layers), orthogonal_recurrent(layers))

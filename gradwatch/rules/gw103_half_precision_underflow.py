@@ -12,15 +12,25 @@ although nothing is wrong with its wiring, its activations or its weights.
 
 ## How it is measured
 
-A layer counts as float16 if its output is (parameters may be float32 under autocast). The rule
-fires if every trained layer's gradient is exactly zero, or if $B < -3.5$ and the rms of the signal
-at the weakest layer is within a decade of the smallest value of the type. In every sample, in two
-windows in a row.
+A layer counts as float16 if its output is; its parameters may be float32 under autocast. The rule
+fires if every trained layer's gradient is exactly zero in each sample, or if the backward depth $B$
+is below -3.5 and the weakest float16 layer is near the end of the format:
+
+$$
+\log_{10} \mathrm{rms}(\partial L/\partial y) - \log_{10} \mathrm{tiny} < 1
+$$
+
+with tiny the smallest positive value of the type of $y$. Medians over five samples, in two windows
+in a row.
+
+## Causes
+
+- `precision` (error): the number format cannot express gradients of this size.
 
 ## Example
 
 Automatic mixed precision in float16 without a gradient scaler, with a loss that is scaled down by a
-small weight.
+small weight: all gradients are zero from the first step on.
 
 ## Fixes
 
@@ -45,13 +55,21 @@ import numpy as np
 
 from gradwatch.fixes.loss_scale import bfloat16, gradient_scaler
 from gradwatch.history import Window
-from gradwatch.rules.base import Diagnosis, Rule, threshold
+from gradwatch.rules.base import Deferred, Diagnosis, Rule, threshold
+from gradwatch.samples import Flags, Samples
 from gradwatch.snapshot import State
 
 
 @dataclass(frozen=True)
 class HalfPrecisionUnderflow(Rule):
-    """Gradients underflow in float16."""
+    """Gradients underflow in float16.
+
+    Args:
+        depth: Backward depth B below which a signal near the format's end counts as lost.
+        headroom: Distance of the weakest signal from the smallest value below which it counts as
+            lost.
+        half: Smallest value of a number format above which the format counts as float16.
+    """
 
     code = "GW103"
     name = "half-precision-underflow"
@@ -97,6 +115,11 @@ class HalfPrecisionUnderflow(Rule):
                 "headroom_log10": weakest,
                 "headroom_log10_threshold": self.headroom,
             },
-            fixes=(gradient_scaler(layers), bfloat16(layers)),
+            fixes=Deferred(lambda: (gradient_scaler(layers), bfloat16(layers))),
             covers=frozenset(range(len(window.layers))),
         )
+
+    def suspects(self, samples: Samples) -> Flags:
+        half = samples.any_above("tiny_log10", self.half)
+        zero = half & samples.any_in(State.ZERO_GRADIENT)
+        return zero | (samples.backward_depth < self.depth)

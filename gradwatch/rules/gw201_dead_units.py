@@ -2,10 +2,8 @@ r"""Most units of a layer never pass anything on: they are dead.
 
 ## What it means
 
-More than four fifths of the units (features or channels) have a slope of zero for every example of
-the batch. If they were dead from the start, the cause is `weights` (a bias or an initialisation
-that pushes them off). If they were alive at first, it is `learning rate`: a step too large threw
-them over.
+More than four fifths of the units (features or channels) are on the flat side of their activation
+for every example of the batch.
 
 ## Why it matters
 
@@ -13,13 +11,22 @@ A unit whose slope is zero for all data gets no gradient, so it never comes back
 
 ## How it is measured
 
-The share of units with $|f'| < 0.05 \max f'$ for the whole batch, of one-sided activations (ReLU,
-ReLU6, GELU, SiLU, ELU and the like); median over five samples, in two windows in a row.
-A whole layer is an error. Part of one is a warning, but a notice while the loss falls, and in the
-first 100 steps if the signal still flows ($B > -1.5$): the units that are left may do.
-Units that die where the backward signal had vanished before (GW101) are that finding's consequence;
-and where all examples point one way (GW404), a unit is on or off for all of them, so only a layer
-that is dead as a whole counts.
+The share of units $u$ with $|f'_u| < 0.05 \max f'$ for every example of the batch, of one-sided
+activations (ReLU, ReLU6, GELU, SiLU, ELU and the like); median over five samples, in two windows in
+a row. A leaky ReLU has no flat side and cannot be dead.
+
+A layer with no unit left is an error. Part of one is a warning, but a notice while the loss has
+fallen by a fifth or more, and in the first 100 steps if the signal still flows ($B > -1.5$): the
+units that are left may do. Units that die where the backward signal had vanished before are a
+consequence of that, and GW101 speaks. Where all examples point one way (GW404), a unit is on or off
+for all of them, so there only a layer that is dead as a whole counts.
+
+## Causes
+
+- `weights` (error, warning or notice): more than half of the units were dead in the first sample,
+  by a bias or an initialisation that pushes them off.
+- `learning rate` (error, warning or notice): at first they were alive, and a step too large threw
+  them over.
 
 ## Example
 
@@ -27,13 +34,14 @@ ReLU layers whose biases start at -5.
 
 ## Fixes
 
-Dead from the start: biases to zero, the matching initialisation, normalisation. Died in training:
-a smaller learning rate (with warm-up), normalisation, a leaky ReLU.
+For `weights`: biases of zero, the initialisation that matches the activation, normalisation. For
+`learning rate`: a smaller one, normalisation, a leaky ReLU, a warm-up. Start again from weights of
+before the damage, since dead units stay dead.
 
 ## When it is wrong
 
 A layer that is sparse on purpose (a mixture's gate, a sparse coder) has many silent units in one
-batch; judge by several batches.
+batch; judge it by several batches.
 
 ## References
 
@@ -57,13 +65,26 @@ from gradwatch.fixes.learning_rate import lower_learning_rate, warm_up
 from gradwatch.fixes.normalisation import insert_normalisation
 from gradwatch.history import Window
 from gradwatch.layer import Layer
-from gradwatch.rules.base import Diagnosis, Rule, began_vanishing, threshold
+from gradwatch.rules.base import Deferred, Diagnosis, Rule, began_vanishing, threshold
+from gradwatch.samples import Flags, Samples
 from gradwatch.snapshot import Snapshot
 
 
 @dataclass(frozen=True)
 class DeadUnits(Rule):
-    """Most units of a layer are dead."""
+    """Most units of a layer are dead.
+
+    Args:
+        dead: Share of dead units above which a layer is reported.
+        alive_at_first: Share of dead units in the first sample above which the weights are to
+            blame.
+        depth: Backward depth B below which the signal had vanished before, so that GW101 speaks.
+        flowing: Backward depth B above which a young net may still learn with the units left.
+        patience: Steps of the run in which a net whose signal flows gets a notice only.
+        learning: Loss over first loss below which the net learns, so that it is a notice.
+        spread: Spread of direction below which only a layer that is dead as a whole counts.
+        whole: Share of dead units above which no unit is left, so that it is an error.
+    """
 
     code = "GW201"
     name = "dead-units"
@@ -105,9 +126,12 @@ class DeadUnits(Rule):
                 "dead_fraction_threshold": self.dead,
                 "dead_fraction_at_first": began,
             },
-            fixes=_fixes(layers, from_start=from_start),
+            fixes=Deferred(lambda: _fixes(layers, from_start=from_start)),
             covers=flow.upstream(window.layers, rows) | flow.downstream(window.layers, rows),
         )
+
+    def suspects(self, samples: Samples) -> Flags:
+        return samples.any_above("dead_fraction", self.dead)
 
     def _are_dead(self, typical: Snapshot) -> NDArray[np.bool_]:
         """Rows of which most units are dead; where all examples point one way, only whole rows.
@@ -140,5 +164,5 @@ class DeadUnits(Rule):
 def _fixes(layers: list[Layer], *, from_start: bool) -> tuple[Fix, ...]:
     if from_start:
         return (zero_bias(layers), matching_initialisation(layers), insert_normalisation(layers))
-    rate = (lower_learning_rate(layers, factor=0.1), warm_up(layers))
-    return (*rate, insert_normalisation(layers), leaky_relu(layers))
+    lower = lower_learning_rate(layers, factor=0.1)
+    return (lower, insert_normalisation(layers), leaky_relu(layers), warm_up(layers))

@@ -3,24 +3,35 @@ r"""The output activation is saturated and the loss cannot pull it back.
 ## What it means
 
 The network's last activation is on its flat side, and the loss hardly depends on the layer before
-it although it is not small: the output is confident and wrong.
+it although the loss is not small: the output is confident and wrong.
 
 ## Why it matters
 
-A squared error after a sigmoid multiplies its gradient by the slope of the sigmoid, which is zero
-exactly where the output is most wrong. Cross-entropy on logits cancels that slope.
+A squared error after a sigmoid multiplies its gradient by the slope of the sigmoid, which is
+nearly zero just where the output is most wrong. Cross-entropy on logits cancels that slope.
 
 ## How it is measured
 
-Saturation above one half at an output layer, and the elasticity of the loss to its output,
-$\lVert \Delta \rVert \max(\lVert y \rVert, \sqrt n) / |L|$ for n values in y, below 0.05; medians
-over five samples, in two windows in a row. Where the activation cannot be seen (it is in the loss
-function and `observe_loss` is called after `backward`), the elasticity must be as small and no
-layer may have moved by more than 1e-4 a step in the whole run. Needs `observe_loss`.
+More than half of the values at an output layer are flat, and the elasticity of the loss to that
+output,
+
+$$
+\frac{\lVert \Delta \rVert \max(\lVert y \rVert, \sqrt{n})}{|L|}
+$$
+
+for $n$ values in $y$, is below 0.05; medians over five samples, in two windows in a row. Where the
+activation cannot be seen (it is part of the loss function, and `observe_loss` is called after
+`backward`), the elasticity has to be as small and no layer may have moved by more than 1e-4 a step
+in the whole run. Without `observe_loss` the rule is silent.
+
+## Causes
+
+- `loss` (warning): the loss multiplies its gradient by a slope that is nearly zero.
 
 ## Example
 
-A sigmoid output whose bias starts at 10, under a mean squared error.
+A sigmoid output whose bias starts at 10, under a mean squared error: the elasticity is 0.002,
+and the loss stays where it is.
 
 ## Fixes
 
@@ -46,12 +57,19 @@ import numpy as np
 from gradwatch import flow
 from gradwatch.fixes.loss import loss_on_logits
 from gradwatch.history import Window
-from gradwatch.rules.base import Diagnosis, Rule, threshold
+from gradwatch.rules.base import Deferred, Diagnosis, Rule, threshold
+from gradwatch.samples import Flags, Samples
 
 
 @dataclass(frozen=True)
 class SaturatedOutput(Rule):
-    """The output activation is saturated and does not recover."""
+    """The output activation is saturated and does not recover.
+
+    Args:
+        saturation: Share of flat values at the output above which it counts as saturated.
+        elasticity: Elasticity of the loss to the output below which the loss cannot pull it back.
+        still: Largest update ratio of the run below which an unseen activation counts as flat.
+    """
 
     code = "GW203"
     name = "saturated-output"
@@ -89,9 +107,15 @@ class SaturatedOutput(Rule):
                 "output_elasticity": smallest,
                 "output_elasticity_threshold": self.elasticity,
             },
-            fixes=(loss_on_logits([layers[row] for row in rows]),),
+            fixes=Deferred(lambda: (loss_on_logits([layers[row] for row in rows]),)),
             covers=flow.upstream(layers, rows),
         )
+
+    def suspects(self, samples: Samples) -> Flags:
+        last = np.asarray([not fed for fed in flow.consumers(samples.layers)], dtype=np.bool_)
+        flat = samples.statistic("saturation_fraction") > self.saturation
+        stands_still = samples.largest_update_ratio < self.still
+        return np.asarray((flat & last).any(axis=1) | stands_still)
 
     def _stands_still(self, window: Window) -> bool:
         """Whether nothing has moved in the whole run, for an activation that cannot be seen."""

@@ -2,7 +2,7 @@ r"""The network's inputs are far too large or far too small.
 
 ## What it means
 
-The rms of what the first layer reads is outside [0.03, 30].
+The rms of what a first layer reads is outside [0.03, 30].
 
 ## Why it matters
 
@@ -12,21 +12,28 @@ ones starve it.
 
 ## How it is measured
 
-The rms of the input of every weighted layer that no other layer feeds; median over five samples, in
-two windows in a row. Not judged: embeddings, and a first layer whose only readers are normalisation
-layers, which undo the scale.
+$\mathrm{rms}(x)$ at every weighted layer that no other layer feeds; median over five samples, in
+two windows in a row. Embeddings are not judged, since an index has no size. Nor is a first layer
+whose only readers are normalisation layers, which undo the scale.
+
+## Causes
+
+- `inputs` (warning): what is fed in is not of about unit size.
 
 ## Example
 
-Pixels from 0 to 255, or data in units that make it a thousandth.
+Pixels from 0 to 255 (rms 124 on scikit-learn's digits, scaled that way), or data in units that
+make it a thousandth.
 
 ## Fixes
 
-Standardise the inputs by the mean and deviation of the training set, or begin with a normalisation.
+Standardise the inputs by the mean and the deviation of the training set. A normalisation right
+behind the first layer does it as well.
 
 ## When it is wrong
 
-One-hot inputs of many thousand classes have a small rms by nature.
+One-hot inputs of $K$ classes have an rms of $1/\sqrt{K}$, which is below 0.03 from 1,112 classes
+on, and they may be fine.
 
 ## References
 
@@ -44,12 +51,18 @@ from gradwatch import flow
 from gradwatch.fixes.inputs import standardise_inputs
 from gradwatch.history import Window
 from gradwatch.layer import Layer
-from gradwatch.rules.base import Diagnosis, Rule, threshold
+from gradwatch.rules.base import Deferred, Diagnosis, Rule, threshold
+from gradwatch.samples import Flags, Samples
 
 
 @dataclass(frozen=True)
 class UnscaledInput(Rule):
-    """The network's inputs are not of about unit size."""
+    """The network's inputs are not of about unit size.
+
+    Args:
+        smallest: Rms of the inputs below which they are too small.
+        largest: Rms of the inputs above which they are too large.
+    """
 
     code = "GW204"
     name = "unscaled-input"
@@ -77,9 +90,15 @@ class UnscaledInput(Rule):
                 "input_rms_smallest": self.smallest,
                 "input_rms_largest": self.largest,
             },
-            fixes=(standardise_inputs([layers[row] for row in rows], input_rms=worst),),
+            fixes=Deferred(
+                lambda: (standardise_inputs([layers[row] for row in rows], input_rms=worst),)
+            ),
             covers=flow.downstream(layers, rows),
         )
+
+    def suspects(self, samples: Samples) -> Flags:
+        rms = samples.statistic("input_rms")[:, list(flow.input_rows(samples.layers))]
+        return np.asarray(((rms < self.smallest) | (rms > self.largest)).any(axis=1))
 
 
 def _is_normalised(layers: tuple[Layer, ...], row: int) -> bool:

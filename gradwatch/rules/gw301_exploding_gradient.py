@@ -3,9 +3,7 @@ r"""Signals grow by more than three decades through the network or over time.
 ## What it means
 
 The backward signal grows by a factor of more than a thousand from the outputs to the inputs, or the
-forward signal does on its way out, or the backward signal of a recurrent layer does over time. The
-cause is `weights` (each layer multiplies too much), `depth` (each a little, many of them), `time`,
-or `learning rate` (the network was well at first).
+forward signal does on its way out, or the backward signal of a recurrent layer does over time.
 
 ## Why it matters
 
@@ -14,30 +12,43 @@ the loss jumps, and NaN is near.
 
 ## How it is measured
 
-The largest $\log_{10}(\lVert \Delta_{in} \rVert / \lVert \Delta_{out} \rVert)$ over connected pairs
-of layers; the largest rms output of a layer against the network's inputs and first outputs; the
-largest $\lVert \partial L/\partial x_t \rVert$ against the last time step's. It counts at once, on
-a single sample, for there may be no second one. If the run has ended in NaN, the last finite sample
-is judged, so the explosion keeps its name (and GW302 says nothing more of it).
+The largest of these three, each a $\log_{10}$, above 3:
+
+- on the way back: $\lVert \Delta_{\mathrm{in}} \rVert / \lVert \Delta_{\mathrm{out}} \rVert$ over
+  connected pairs of an input layer and an output layer;
+- on the way forward: the largest $\mathrm{rms}(y)$ of a layer against the larger of the input
+  layers' $\mathrm{rms}(x)$ and $\mathrm{rms}(y)$;
+- over time: $\max_t \lVert \partial L/\partial x_t \rVert$ against the last time step's.
+
+It counts at once, on a single sample, for there may be no second one. If the run has ended in NaN,
+the last finite sample with signals is judged, so the explosion keeps its name and GW302 says
+nothing more of it.
+
+## Causes
+
+- `weights` (error): each of the named layers multiplies the signal too much.
+- `depth` (error): each multiplies it a little, less than 0.15 decades, but there are many.
+- `time` (error): a recurrent layer multiplies it at every time step.
+- `learning rate` (error): the network was well at the first sample, with a growth below 1.5.
 
 ## Example
 
-Twenty ReLU layers with weights 2.5 times He's.
+Twenty ReLU layers with weights 2.5 times He's: signals grow by 8 decades.
 
 ## Fixes
 
-`weights`, `depth`: the matching initialisation with a smaller learning rate, normalisation,
-clipping. `time`: clipping, an orthogonal recurrent matrix. `learning rate`: a smaller one, warm-up,
-clipping.
+For `weights` and `depth`: the initialisation that matches the activation, normalisation, a residual
+path, clipping. For `time`: clipping, an orthogonal recurrent matrix. For `learning rate`: a smaller
+one, a warm-up, clipping.
 
 ## When it is wrong
 
-A network whose output is meant to be thousands of times larger than its input, without a scaled
-target.
+A network whose output is meant to be thousands of times larger than its input, because the target
+is not scaled.
 
 ## References
 
-- Pascanu, Mikolov & Bengio 2013.
+- Pascanu, Mikolov & Bengio 2013, On the difficulty of training recurrent neural networks.
 - Hanin & Rolnick 2018, How to start training.
 - Philipp, Song & Carbonell 2017, The exploding gradient problem demystified.
 """
@@ -55,15 +66,25 @@ from gradwatch.fixes.initialisation import matching_initialisation
 from gradwatch.fixes.learning_rate import lower_learning_rate, warm_up
 from gradwatch.fixes.normalisation import insert_normalisation
 from gradwatch.fixes.recurrent import orthogonal_recurrent
+from gradwatch.fixes.residual import residual_path
 from gradwatch.history import Window
 from gradwatch.layer import Layer
-from gradwatch.rules.base import Diagnosis, Rule, threshold
+from gradwatch.rules.base import Deferred, Diagnosis, Rule, threshold
+from gradwatch.samples import Flags, Samples
 from gradwatch.snapshot import FloatArray, Snapshot
 
 
 @dataclass(frozen=True)
 class ExplodingGradient(Rule):
-    """Signals explode through the network or over time."""
+    """Signals explode through the network or over time.
+
+    Args:
+        growth: Growth of a signal above which it counts as exploding.
+        well_at_first: Growth in the first sample below which the learning rate is to blame.
+        gentle: Median gain of the named layers above which their weights are to blame, not the
+            depth.
+        culprit_share: Share of the largest layer's gain from which on a layer is named.
+    """
 
     code = "GW301"
     name = "exploding-gradient"
@@ -95,6 +116,11 @@ class ExplodingGradient(Rule):
             cause = self._cause(window.history.first_signals, snapshot, gains[list(rows)])
             yield self._diagnosis(window, cause, rows, growth, way)
 
+    def suspects(self, samples: Samples) -> Flags:
+        grows = (samples.backward_growth > self.growth) | (samples.forward_drift > self.growth)
+        over_time = samples.any_above("time_growth_log10", self.growth)
+        return grows | over_time | ~samples.is_finite
+
     def _culprits(self, gains: FloatArray) -> tuple[int, ...]:
         """Rows that gain most; where what lies between the layers does it, all of them."""
         known = np.nan_to_num(gains, nan=-np.inf, posinf=38.0)
@@ -117,7 +143,7 @@ class ExplodingGradient(Rule):
             severity="error",
             message=f"Signals grow by {growth:.1f} decades {way}, most in {{layers}}.",
             evidence={"growth_log10": growth, "growth_log10_threshold": self.growth},
-            fixes=_fixes(cause, [window.layers[row] for row in rows]),
+            fixes=Deferred(lambda: _fixes(cause, [window.layers[row] for row in rows])),
             covers=frozenset(range(len(window.layers))),
         )
 
@@ -154,4 +180,5 @@ def _fixes(cause: Cause, layers: list[Layer]) -> tuple[Fix, ...]:
         return (clip, orthogonal_recurrent(layers))
     if cause == "learning rate":
         return (lower_learning_rate(layers, factor=0.1), warm_up(layers), clip)
-    return (matching_initialisation(layers), insert_normalisation(layers), clip)
+    paths = (insert_normalisation(layers), residual_path(layers))
+    return (matching_initialisation(layers), *paths, clip)

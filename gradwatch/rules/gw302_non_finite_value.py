@@ -2,9 +2,9 @@ r"""A NaN or an infinity appeared.
 
 ## What it means
 
-A gradient, a weight, a signal or the loss is not finite. If the step at which it began was
-observed, the finding names the first layer and the side, forward or backward; otherwise the
-interval of steps and the layer that grew fastest before it.
+A gradient, a weight, a signal or the loss is not finite. If the step at which that began was
+observed, the finding names the first layer and the side, forward or backward. Otherwise it names
+the interval of steps and the layer whose gradient grew fastest before it.
 
 ## Why it matters
 
@@ -12,29 +12,44 @@ NaN spreads to every weight with the next optimizer step, and from there nothing
 
 ## How it is measured
 
-Norms that are not finite, of the first such sample. Forward: the first layer in forward order whose
-output is not finite. Backward: the layer nearest the outputs whose backward signal is not finite.
+By norms that are not finite, in the first such sample:
+
+- forward: the first layer in forward order whose output is not finite;
+- backward: the layer nearest the outputs whose backward signal is not finite;
+- otherwise: the layers with a gradient or a weight that is not finite, or the loss alone.
+
 It counts at once. Steps that a gradient scaler skipped do not count: overflow is how it finds its
-scale. The cause: `inputs` (the data holds one), `loss` (only the loss does), `precision` (float16),
-`learning rate` (updates were large), else `weights`.
+scale.
+
+## Causes
+
+The first of these that fits. It is a guess from what was seen before.
+
+- `inputs` (error): what a first layer reads is not finite, or its rms was above 30.
+- `learning rate` (error): a step of the run moved a layer by more than 0.3 of its size.
+- `loss` (error): every output is finite and the loss is not.
+- `precision` (error): a layer computes in float16.
+- `weights` (error): none of these; a weight or an operation in the net itself.
 
 ## Example
 
-log(0) in a loss, a learning rate far too large, float16 without a scaler.
+The logarithm of zero in a loss, a learning rate far too large, float16 without a scaler.
 
 ## Fixes
 
-Find the operation with `every=1` and anomaly detection on that step; lower the learning rate, clip;
-scale the loss or use bfloat16.
+Find the operation first: run again with `every=1` and anomaly detection on the step that fails. For
+`inputs`: clean and standardise them. For `learning rate`: a smaller one, clipping. For
+`precision`: a gradient scaler, bfloat16. For `loss` and `weights`: clipping, once the operation is
+known.
 
 ## When it is wrong
 
-Never about the number; the cause is a guess from what was seen before it.
+Never about the number; the cause may be.
 
 ## References
 
 - Micikevicius et al. 2018, Mixed precision training.
-- IEEE 754.
+- IEEE 754, Standard for floating-point arithmetic.
 """
 
 from __future__ import annotations
@@ -53,7 +68,8 @@ from gradwatch.fixes.loss_scale import bfloat16, gradient_scaler
 from gradwatch.fixes.wiring import find_first_nonfinite
 from gradwatch.history import History, Window
 from gradwatch.layer import Layer
-from gradwatch.rules.base import Diagnosis, Rule, threshold
+from gradwatch.rules.base import Deferred, Diagnosis, Rule, large_inputs, threshold
+from gradwatch.samples import Flags, Samples
 from gradwatch.snapshot import Snapshot
 
 _WHERE = {
@@ -66,7 +82,13 @@ _WHERE = {
 
 @dataclass(frozen=True)
 class NonFiniteValue(Rule):
-    """A value is NaN or infinite."""
+    """A value is NaN or infinite.
+
+    Args:
+        half: Smallest value of a number format above which the format counts as float16.
+        large_update: Update ratio in the run above which the learning rate is to blame.
+        large_input: Rms of the network's inputs above which they are to blame.
+    """
 
     code = "GW302"
     name = "non-finite-value"
@@ -79,6 +101,8 @@ class NonFiniteValue(Rule):
     large_update: float = threshold(
         0.3, unit="1", source="calibration: healthy nets move a layer by less than a tenth a step"
     )
+
+    large_input: float = threshold(30.0, unit="x", source="calibration, as GW204")
 
     def check(self, window: Window) -> Iterable[Diagnosis]:
         onset = window.history.onset
@@ -101,13 +125,17 @@ class NonFiniteValue(Rule):
                 "last_finite_step": float("nan" if before is None else before.step),
                 "nonfinite_tensors": float(np.nansum(onset.nonfinite_count)),
             },
-            fixes=_fixes(cause, layers),
+            fixes=Deferred(lambda: _fixes(cause, layers)),
             covers=frozenset(range(len(window.layers))),
         )
 
+    def suspects(self, samples: Samples) -> Flags:
+        return ~samples.is_finite
+
     def _cause(self, history: History, onset: Snapshot) -> Cause:
         first = list(flow.input_rows(onset.layers))
-        if np.isinf(onset.input_rms[first]).any():
+        raw = large_inputs(history.first_signals, self.large_input)
+        if np.isinf(onset.input_rms[first]).any() or raw:
             return "inputs"
         if history.largest_update_ratio > self.large_update:
             return "learning rate"

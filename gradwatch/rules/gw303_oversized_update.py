@@ -8,23 +8,37 @@ initialised, is gone.
 ## Why it matters
 
 A healthy step moves a layer by about a thousandth of its size. A step of its whole size lands
-anywhere: units die, activations saturate, the next gradient is of another network.
+anywhere: units die, activations saturate, and the next gradient is that of another network.
 
 ## How it is measured
 
-The update ratio $u = \lVert \Delta W \rVert / \lVert W \rVert$, weight decay left out, measured
-across the optimizer step, above 1. It counts at once, on a single sample. Layers whose weights
-start at zero or nearly so ($\lVert W \rVert < 0.1\sqrt{\mathrm{fan\_out}}$) have no size to be
-compared with and are not judged. Where signals explode through the network as well (GW301), or a
-value is not finite (GW302), that is the finding.
+The update ratio
+
+$$
+u = \frac{\lVert \Delta W \rVert}{\lVert W \rVert} > 1
+$$
+
+measured across the optimizer step, weight decay left out. It counts at once, on a single sample.
+Layers whose weights are nearly zero, $\lVert W \rVert < 0.1\sqrt{\mathrm{fan\_out}}$, have no size
+to be compared with and are not judged. Where signals explode as well, that is the finding (GW301),
+and so it is where a value is not finite (GW302).
+
+## Causes
+
+- `inputs` (warning): the network's inputs are large, their rms above 30, and the gradients with
+  them.
+- `learning rate` (warning): otherwise; it is too large for these gradients.
 
 ## Example
 
-Adam with a learning rate of 1: every weight moves by 1, ten times its size.
+Adam with a learning rate of 1: its first step moves every weight by about 1, several times the
+weight's size.
 
 ## Fixes
 
-A smaller learning rate, a warm-up (Adam's first steps are its largest), clipping.
+For `inputs`: standardise them first. For `learning rate`: a smaller one, by the factor that brings
+this step down to about a hundredth of the layer; a warm-up, since Adam's first steps are its
+largest; clipping.
 
 ## When it is wrong
 
@@ -32,7 +46,7 @@ A weight that is meant to be replaced in one step, as in a solver that jumps to 
 
 ## References
 
-- You, Gitman & Ginsburg 2017 (LARS): the ratio of update to weight.
+- You, Gitman & Ginsburg 2017, Large batch training of convolutional networks (the ratio).
 - Goyal et al. 2017, Accurate, large minibatch SGD (warm-up).
 """
 
@@ -45,9 +59,11 @@ import numpy as np
 
 from gradwatch import flow
 from gradwatch.fixes.clipping import clip_gradients
+from gradwatch.fixes.inputs import standardise_inputs
 from gradwatch.fixes.learning_rate import lower_learning_rate, warm_up
 from gradwatch.history import Window
-from gradwatch.rules.base import Diagnosis, Rule, threshold
+from gradwatch.rules.base import Deferred, Diagnosis, Rule, large_inputs, threshold
+from gradwatch.samples import Flags, Samples
 
 _LARGE_UPDATE = 1e-2
 """Update ratio of the first steps of healthy nets, on the large side (calibration)."""
@@ -55,7 +71,12 @@ _LARGE_UPDATE = 1e-2
 
 @dataclass(frozen=True)
 class OversizedUpdate(Rule):
-    """A step was larger than the layer that it moved."""
+    """A step was larger than the layer that it moved.
+
+    Args:
+        update: Update ratio above which a step counts as oversized.
+        large_input: Rms of the network's inputs above which they are to blame.
+    """
 
     code = "GW303"
     name = "oversized-update"
@@ -68,6 +89,8 @@ class OversizedUpdate(Rule):
         1.0, unit="1", source="definition; calibration: at most 0.3 on healthy nets"
     )
 
+    large_input: float = threshold(30.0, unit="x", source="calibration, as GW204")
+
     def check(self, window: Window) -> Iterable[Diagnosis]:
         snapshot = window.snapshots[-1]
         if not snapshot.is_finite:
@@ -78,20 +101,40 @@ class OversizedUpdate(Rule):
             return
         layers = [window.layers[row] for row in rows]
         worst = float(updates[list(rows)].max())
-        factor = float(10.0 ** np.clip(np.floor(np.log10(_LARGE_UPDATE) - np.log10(worst)), -6, -1))
+        inputs = large_inputs(window.history.last_finite_signals, self.large_input)
+        reading = [window.layers[row] for row in inputs]
+        rms = max(inputs.values(), default=float("nan"))
+        why = (
+            f"the network's inputs are large (rms {rms:.3g}), and the gradients with them."
+            if inputs
+            else "the learning rate is too large for these gradients."
+        )
         yield Diagnosis(
-            cause="learning rate",
+            cause="inputs" if inputs else "learning rate",
             rows=rows,
             severity="warning",
-            message=(
-                f"One step moved {{layers}} by up to {worst:.1f} times their own size: the "
-                "learning rate is too large for these gradients."
-            ),
-            evidence={"update_ratio": worst, "update_ratio_threshold": self.update},
-            fixes=(
-                lower_learning_rate(layers, factor=factor),
-                warm_up(layers),
-                clip_gradients(layers),
+            message=f"One step moved {{layers}} by up to {worst:.1f} times their own size: {why}",
+            evidence={
+                "update_ratio": worst,
+                "update_ratio_threshold": self.update,
+                **({"input_rms": rms, "input_rms_threshold": self.large_input} if inputs else {}),
+            },
+            fixes=Deferred(
+                lambda: (
+                    *([standardise_inputs(reading, input_rms=rms)] if inputs else ()),
+                    lower_learning_rate(layers, factor=_factor(worst)),
+                    warm_up(layers),
+                    clip_gradients(layers),
+                )
             ),
             covers=flow.downstream(window.layers, rows),
         )
+
+    def suspects(self, samples: Samples) -> Flags:
+        return samples.any_above("update_ratio", self.update)
+
+
+def _factor(update: float) -> float:
+    """The power of ten that makes the update a healthy one again, 1e-6 to 0.1."""
+    exponent = np.floor(np.log10(_LARGE_UPDATE) - np.log10(update))
+    return float(10.0 ** np.clip(exponent, -6, -1))

@@ -11,10 +11,16 @@ The layer never learns, and nothing says so: the loss may still fall by what the
 
 ## How it is measured
 
-State "no gradient" or "zero gradient" in every sample of two windows in a row, with a forward pass
-seen. A module that did not run (an unrouted expert, an idle head) is not meant, nor is a frozen
-one. Layers that a rule before this one explains (underflow, equal weights, dead units) are left
-out, and so is an exact zero behind an activation that is flat for nearly all of its values.
+State *no gradient* or *zero gradient* in every sample of two windows in a row, with a forward pass
+seen. It takes no threshold on sizes: $\partial L/\partial W$ is not there, or it is exactly zero.
+
+A module that did not run (an unrouted expert, an idle head) is not meant, nor is a frozen one.
+Layers that an earlier rule explains (underflow, equal weights, dead units) are left out, and so is
+an exact zero behind an activation that is flat for nearly all of its values or units.
+
+## Causes
+
+- `wiring` (error): the graph is cut between the layer and the loss, or the loss does not use it.
 
 ## Example
 
@@ -32,7 +38,7 @@ optimizer.
 
 ## References
 
-- The chain rule: a factor that is not there is zero.
+- The chain rule: a product with a factor of zero is zero.
 """
 
 from __future__ import annotations
@@ -46,13 +52,18 @@ from numpy.typing import NDArray
 from gradwatch import flow
 from gradwatch.fixes.wiring import reconnect
 from gradwatch.history import Window
-from gradwatch.rules.base import Diagnosis, Rule, threshold
+from gradwatch.rules.base import Deferred, Diagnosis, Rule, threshold
+from gradwatch.samples import Flags, Samples
 from gradwatch.snapshot import State
 
 
 @dataclass(frozen=True)
 class DetachedParameter(Rule):
-    """A layer runs but gets no gradient."""
+    """A layer runs but gets no gradient.
+
+    Args:
+        flat: Share of flat values or dead units behind a layer above which its zeros are theirs.
+    """
 
     code = "GW401"
     name = "detached-parameter"
@@ -89,8 +100,11 @@ class DetachedParameter(Rule):
                 "layers_without_gradient": float(len(rows)),
                 "samples": len(window.snapshots),
             },
-            fixes=(reconnect([window.layers[row] for row in rows]),),
+            fixes=Deferred(lambda: (reconnect([window.layers[row] for row in rows]),)),
         )
+
+    def suspects(self, samples: Samples) -> Flags:
+        return samples.any_in(State.NO_GRADIENT, State.ZERO_GRADIENT)
 
     def _flat_behind(self, window: Window) -> NDArray[np.bool_]:
         """Rows with an activation on the way to the loss that is flat for most values or units."""

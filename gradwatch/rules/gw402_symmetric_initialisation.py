@@ -7,15 +7,22 @@ constant. Units with equal weights get equal gradients, so they stay equal.
 
 ## Why it matters
 
-A layer of a hundred equal units is a layer of one unit. If the weights are all zero in every layer,
-no gradient passes at all.
+A layer of a hundred equal units is a layer of one unit. If the weights are zero in every layer, no
+gradient passes at all.
 
 ## How it is measured
 
-The spread of the units around their mean, $\lVert W - \bar W_{units} \rVert / \lVert W \rVert$,
-below 1e-5 in every sample of two windows in a row, of a layer that an optimizer trains. One zero
-layer among others (a zero-initialised head, an adapter's second matrix) is broken up by its first
-step and is not meant.
+$$
+\frac{\lVert W - \bar W_{\mathrm{units}} \rVert}{\lVert W \rVert} < 10^{-5}
+$$
+
+with $\bar W_{\mathrm{units}}$ the mean over the units, in every sample of two windows in a row, of
+a layer that ran and that an optimizer trains. One zero layer among others (a zero-initialised head,
+an adapter's second matrix) is broken up by its first step and is not meant.
+
+## Causes
+
+- `weights` (error): they start equal, and nothing tells the units apart.
 
 ## Example
 
@@ -44,13 +51,18 @@ import numpy as np
 from gradwatch import flow
 from gradwatch.fixes.initialisation import break_symmetry
 from gradwatch.history import Window
-from gradwatch.rules.base import Diagnosis, Rule, threshold
+from gradwatch.rules.base import Deferred, Diagnosis, Rule, threshold
+from gradwatch.samples import Flags, Samples
 from gradwatch.snapshot import State
 
 
 @dataclass(frozen=True)
 class SymmetricInitialisation(Rule):
-    """All units of a layer are alike."""
+    """All units of a layer are alike.
+
+    Args:
+        spread: Spread of a layer's units below which they count as equal.
+    """
 
     code = "GW402"
     name = "symmetric-initialisation"
@@ -81,6 +93,9 @@ class SymmetricInitialisation(Rule):
                 "unit_spread_ratio": float(spread[:, list(rows)].max()),
                 "unit_spread_ratio_threshold": self.spread,
             },
-            fixes=(break_symmetry([layers[row] for row in rows]),),
+            fixes=Deferred(lambda: (break_symmetry([layers[row] for row in rows]),)),
             covers=flow.upstream(layers, rows) | flow.downstream(layers, rows),
         )
+
+    def suspects(self, samples: Samples) -> Flags:
+        return samples.any_below("unit_spread_ratio", self.spread)

@@ -8,24 +8,33 @@ applies its own to what comes out: `CrossEntropyLoss` and `BCEWithLogitsLoss` in
 
 ## Why it matters
 
-A second softmax of ten probabilities lies between 0.09 and 0.23, however sure the network is. The
-loss cannot come near zero and the gradient passes two slopes, so training is slow and ends early.
-Nothing breaks, which is why it stays unnoticed.
+A second softmax of ten probabilities lies between 0.085 and 0.232, however sure the network is.
+So the cross-entropy cannot fall below 1.46, and the gradient passes two slopes: training is slow
+and ends early. Nothing breaks, which is why it stays unnoticed.
 
 ## How it is measured
 
 Every loss leaves its own direction in the gradient $g = \partial L/\partial z$ at the last layer's
-output $z$. With $p$ the softmax (or sigmoid) of $z$ and $y$ the one-hot target, which is where $g$
-is negative, a cross-entropy on logits gives $p - y$, a squared error on probabilities
-$J(p)(p - y)$, and a cross-entropy that is given $p$ gives $J(p)(\mathrm{softmax}(p) - y)$: there
-$\mathrm{softmax}(p) - N\,\partial L/\partial p$ is one-hot. The misfit of each is the part of $g$
-that it does not explain; the rule fires if the best of those that squash twice has less than a
-thirtieth of the misfit of the best other. Scale, reduction and class weights do not matter. Median
-over five samples, in two windows in a row.
+output $z$. Let $p$ be the softmax (or sigmoid) of $z$, $J$ its derivative, and $t$ the one-hot
+target, which the signs of $g$ give away.
+
+- Cross-entropy on logits: $d = p - t$.
+- Squared error on probabilities: $d = J (p - t)$.
+- Cross-entropy that is given $p$: $d = J (\mathrm{softmax}(p) - t)$.
+
+The misfit of a loss is the part of $g$ that its direction leaves unexplained,
+$m = \lVert g - a d \rVert / \lVert g \rVert$ with the best factor $a$. The rule fires if the best
+loss that squashes twice has less than a thirtieth of the misfit of the best other one. Scale,
+reduction and class weights do not matter. Median over five samples, in two windows in a row.
+
+## Causes
+
+- `loss` (warning): it is given probabilities where it expects logits.
 
 ## Example
 
-`nn.Sequential(..., nn.Softmax(dim=1))` trained with `nn.CrossEntropyLoss()`.
+`nn.Sequential(..., nn.Softmax(dim=1))` trained with `nn.CrossEntropyLoss()`: the ratio of the
+misfits is 1.6e-5.
 
 ## Fixes
 
@@ -51,14 +60,20 @@ from dataclasses import dataclass
 import numpy as np
 
 from gradwatch import flow
-from gradwatch.fixes.loss import loss_on_logits
+from gradwatch.fixes.loss import bare_logits
 from gradwatch.history import Window
-from gradwatch.rules.base import Diagnosis, Rule, threshold
+from gradwatch.rules.base import Deferred, Diagnosis, Rule, threshold
+from gradwatch.samples import Flags, Samples
 
 
 @dataclass(frozen=True)
 class ProbabilitiesAsLogits(Rule):
-    """The loss squashes what is squashed already."""
+    """The loss squashes what is squashed already.
+
+    Args:
+        misfit: Misfit of the losses that squash twice over that of the others, below which it
+            fires.
+    """
 
     code = "GW403"
     name = "probabilities-as-logits"
@@ -86,6 +101,9 @@ class ProbabilitiesAsLogits(Rule):
                 "logit_misfit_ratio": worst,
                 "logit_misfit_ratio_threshold": self.misfit,
             },
-            fixes=(loss_on_logits([layers[row] for row in rows]),),
+            fixes=Deferred(lambda: (bare_logits([layers[row] for row in rows]),)),
             covers=flow.upstream(layers, rows),
         )
+
+    def suspects(self, samples: Samples) -> Flags:
+        return samples.any_below("logit_misfit_ratio", self.misfit)

@@ -2,29 +2,35 @@ r"""The steps are too small to change anything.
 
 ## What it means
 
-The optimizer runs, but no layer moves by more than a hundred-thousandth of its size a step, and has
-not in the whole run. Gradients are there: the learning rate is too small for them.
+The optimizer runs, but half of the layers move by less than a hundred-thousandth of their size a
+step, and no layer has ever moved by much more. Gradients are there: the learning rate is too small
+for them.
 
 ## Why it matters
 
-At 1e-5 a step a layer needs ten thousand steps in one direction to change by a tenth.
+At 1e-5 a step, a layer needs ten thousand steps in one direction to change by a tenth.
 
 ## How it is measured
 
-The update ratio $u = \lVert \Delta W \rVert / \lVert W \rVert$, weight decay left out, measured
-across the optimizer step. The rule fires if its median over layers is below 1e-5 and its largest
-value in the whole run below 3e-5, although there is something to learn: the gradient is more than a
-thousandth of the weights. An elasticity above $10^{1.5}$ (a loss so steep that such a step still
-matters) is left alone. Medians over five samples, in two windows in a row. A learning rate that
-decays to zero at the end of a schedule is not meant.
+By the update ratio $u = \lVert \Delta W \rVert / \lVert W \rVert$, measured across the optimizer
+step, weight decay left out. The rule fires if its median over the trained layers is below 1e-5 and
+its largest value in the whole run below 3e-5, although there is something to learn: the median
+gradient is more than a thousandth of the weights. An elasticity $\lVert g \rVert \lVert W \rVert /
+|L|$ above $10^{1.5}$ (a loss so steep that such a step still matters) is left alone. Medians over
+five samples, in two windows in a row. A learning rate that decays to zero at the end of a schedule
+is not meant, since it was larger before.
+
+## Causes
+
+- `learning rate` (warning): it is too small for these gradients.
 
 ## Example
 
-A learning rate of 1e-6 for plain SGD.
+A learning rate of 1e-6 for plain SGD: the median update ratio is 1e-6.
 
 ## Fixes
 
-A larger learning rate: by a factor of ten until the loss moves.
+A larger learning rate, by the factor that brings $u$ to about a thousandth.
 
 ## When it is wrong
 
@@ -32,8 +38,8 @@ A long warm-up from exactly zero: the finding goes away as the rate rises.
 
 ## References
 
-- Smith 2017, Cyclical learning rates (range test).
-- You, Gitman & Ginsburg 2017 (LARS): the ratio of update to weight.
+- Smith 2017, Cyclical learning rates for training neural networks (range test).
+- You, Gitman & Ginsburg 2017, Large batch training of convolutional networks (the ratio).
 """
 
 from __future__ import annotations
@@ -44,15 +50,23 @@ from operator import attrgetter
 
 import numpy as np
 
-from gradwatch.fixes.learning_rate import raise_learning_rate, warm_up
+from gradwatch.fixes.learning_rate import raise_learning_rate
 from gradwatch.history import Window
-from gradwatch.rules.base import Diagnosis, Rule, threshold
+from gradwatch.rules.base import Deferred, Diagnosis, Rule, threshold
+from gradwatch.samples import Flags, Samples
 from gradwatch.snapshot import State
 
 
 @dataclass(frozen=True)
 class StalledUpdate(Rule):
-    """The steps are too small for any layer to learn."""
+    """The steps are too small for any layer to learn.
+
+    Args:
+        update: Median update ratio of the layers below which they stand still.
+        ever: Largest update ratio of the run below which no layer ever moved.
+        relative: Gradient against weights above which there is something to learn.
+        steep: Elasticity of the loss above which even such a step matters.
+    """
 
     code = "GW501"
     name = "stalled-update"
@@ -97,5 +111,9 @@ class StalledUpdate(Rule):
                 "relative_grad_threshold": self.relative,
                 "elasticity": largest,
             },
-            fixes=(raise_learning_rate(layers, factor=factor), warm_up(layers)),
+            fixes=Deferred(lambda: (raise_learning_rate(layers, factor=factor),)),
         )
+
+    def suspects(self, samples: Samples) -> Flags:
+        small = samples.any_below("update_ratio", self.update)
+        return small & (samples.largest_update_ratio < self.ever)

@@ -2,8 +2,8 @@ r"""Nothing was observed, so silence does not mean health.
 
 ## What it means
 
-The watch ran, but no gradient of any layer was ever seen: the optimizer never stepped, or it holds
-none of the model's parameters, or all of them are frozen, or no gradient was computed.
+The watch ran, but no gradient of any layer was seen: the optimizer never stepped, or it holds none
+of the model's parameters, or all of them are frozen, or no gradient was computed.
 
 ## Why it matters
 
@@ -11,7 +11,12 @@ A monitor that sees nothing and says nothing looks like one that finds nothing.
 
 ## How it is measured
 
-No snapshot by the end of the run, or no layer with a gradient in five samples in a row.
+No sample by the end of the run, or no layer with a gradient $\partial L/\partial W$ in five samples
+in a row.
+
+## Causes
+
+- `wiring` (notice): the watch, the model and the optimizer do not belong together.
 
 ## Example
 
@@ -19,7 +24,7 @@ A watch on one model while another one trains; an optimizer that is no `torch.op
 
 ## Fixes
 
-Pass the model and the optimizer that train; see what the message says.
+Pass the model and the optimizer that train; the message says what was seen instead.
 
 ## When it is wrong
 
@@ -37,6 +42,7 @@ from dataclasses import dataclass
 
 from gradwatch.history import History, Window
 from gradwatch.rules.base import Diagnosis, Rule, Verdict
+from gradwatch.samples import Flags, Samples
 from gradwatch.snapshot import State
 
 
@@ -72,6 +78,9 @@ class NothingObserved(Rule):
             "loss that comes from this model?"
         )
         yield _notice(why, samples=len(window.snapshots))
+
+    def suspects(self, samples: Samples) -> Flags:
+        return ~samples.any_in(State.TRAINED, State.ZERO_GRADIENT)
 
 
 def _notice(why: str, *, samples: int) -> Diagnosis:

@@ -11,7 +11,12 @@ What is not observed cannot be found sick. Silence about it would be taken for h
 
 ## How it is measured
 
-The adapter notes what it cannot see at set-up; faults are noted as they happen.
+The adapter notes what it cannot see at set-up; faults are noted as they happen. It speaks at the
+next sample.
+
+## Causes
+
+- `wiring` (notice): how gradwatch is connected to the model, not the model.
 
 ## Example
 

@@ -146,10 +146,13 @@ def _misfit(gradient: Tensor, direction: Tensor) -> Tensor:
 
 
 def _misfit_by_example(gradient: Tensor, direction: Tensor) -> Tensor:
-    """Median over the examples of that share, each with a multiple of its own, shape ()."""
+    """That share where each example has a multiple of its own, shape ().
+
+    Examples count by the size of their gradient: those that are learned have none, and what
+    rounding leaves of it points anywhere.
+    """
     along = (gradient * direction).sum(1, keepdim=True)
-    size = (direction * direction).sum(1, keepdim=True)
+    size = (direction * direction).sum(1, keepdim=True).clamp_min(torch.finfo(torch.float32).tiny)
     rest = gradient - (along / size).clamp_min(0) * direction
-    shares = torch.linalg.vector_norm(rest, dim=1) / torch.linalg.vector_norm(gradient, dim=1)
-    median: Tensor = shares.nanmedian()
-    return median
+    share: Tensor = torch.linalg.vector_norm(rest) / torch.linalg.vector_norm(gradient)
+    return share

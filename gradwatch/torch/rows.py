@@ -85,6 +85,7 @@ class Rows:
         self._model = weakref.ref(model)
         self._known: weakref.WeakKeyDictionary[nn.Module, str] = weakref.WeakKeyDictionary()
         self._row_of: weakref.WeakKeyDictionary[nn.Module, int] = weakref.WeakKeyDictionary()
+        self._tied_to: weakref.WeakKeyDictionary[nn.Module, int] = weakref.WeakKeyDictionary()
         self._rows: list[Row] = []
         self._layers: tuple[Layer, ...] = ()
         self._ran: set[int] = set()
@@ -114,6 +115,10 @@ class Rows:
         """The module's row, None if it owns no parameters."""
         return self._row_of.get(module)
 
+    def tied_to(self, module: nn.Module) -> int | None:
+        """The row that owns the module's parameters, None if the module has a row of its own."""
+        return self._tied_to.get(module)
+
     def is_last(self, row: int) -> bool:
         """Whether it has run, and no other row reads what it gives."""
         return row in self._ran and row not in self._feeding
@@ -124,7 +129,7 @@ class Rows:
         if model is None:
             return
         prefix = "module." if type(model).__name__ in _MODULE_WRAPPERS else ""
-        owned: set[int] = set()
+        owned: dict[int, nn.Module] = {}
         inside: set[int] = set()
         for name, module in model.named_modules():
             if id(module) in inside:
@@ -134,14 +139,19 @@ class Rows:
                 self._known[module] = strip_wrappers(name.removeprefix(prefix))
             self._update(module, owned)
 
-    def _update(self, module: nn.Module, owned: set[int]) -> None:
+    def _update(self, module: nn.Module, owned: dict[int, nn.Module]) -> None:
         """Give the module what it has of parameters that no module before it owns."""
         names = []
+        owner = None
         for name, parameter in _own_parameters(module):
             if id(parameter) not in owned:
-                owned.add(id(parameter))
+                owned[id(parameter)] = module
                 names.append(name)
+            elif parameter.ndim >= 2:
+                owner = owned[id(parameter)]
         row = self._row_of.get(module)
+        if owner is not None and not names and row is None:
+            self._tied_to[module] = self._row_of[owner]
         if row is not None:
             self._rows[row].parameter_names = tuple(names)
         elif names:
@@ -260,6 +270,11 @@ def _up_to_date(row: Row) -> Layer:
     return row.layer
 
 
+def _holds_inputs_first(module: nn.Module, weight: Parameter) -> bool:
+    """Whether it is GPT-2's linear layer in Transformers, with a weight of (inputs, outputs)."""
+    return type(module).__name__ == "Conv1D" and weight.ndim == 2
+
+
 def _fans(module: nn.Module, parameters: list[Parameter]) -> tuple[bool, int, int]:
     """Whether the module mixes its inputs, its fan-in and its fan-out."""
     matrices = [parameter for parameter in parameters if parameter.ndim >= 2]
@@ -269,9 +284,11 @@ def _fans(module: nn.Module, parameters: list[Parameter]) -> tuple[bool, int, in
         return True, module.input_size, module.hidden_size
     if not matrices or isinstance(module, nn.LayerNorm):
         return False, 1, max(parameter.numel() for parameter in parameters)
-    first = matrices[0]
-    receptive = math.prod(first.shape[2:])
-    fan_in, fan_out = first.shape[1] * receptive, first.shape[0] * receptive
-    if getattr(module, "transposed", False):
+    # A parametrised weight has parts of several shapes; the gain of a weight norm comes first.
+    parametrised = _parametrizations(module) is not None
+    weight = max(matrices, key=lambda entry: entry.numel()) if parametrised else matrices[0]
+    receptive = math.prod(weight.shape[2:])
+    fan_in, fan_out = weight.shape[1] * receptive, weight.shape[0] * receptive
+    if getattr(module, "transposed", False) or _holds_inputs_first(module, weight):
         fan_in, fan_out = fan_out, fan_in
     return True, fan_in, fan_out

@@ -228,6 +228,8 @@ class Signals:
             self._pass.spans[frame.span].end = sequence_number()
         if frame.row >= 0:
             self._record(frame, output)
+        elif frame.enabled and not is_in_backward():
+            self._record_tied(module, output)
         if not self._frames and frame.enabled:
             if not is_in_backward() or self._opened_spans():
                 self._walk(output)
@@ -246,18 +248,25 @@ class Signals:
                 owner.output_dtypes[row] = tensor.dtype
                 self._taps.take_norm(owner, self._key(row, "output_norm"), tensor)
                 self._taps.take_spread(owner, self._key(row, "direction_spread"), tensor)
-                self._tap_logits(frame, tensor)
+                if self._rows.is_last(row):
+                    self._tap_logits(frame.module, row, tensor)
             owner.first_part[key.part] = first.part
             if tensor.grad_fn is not None:
                 self._taps.tap_gradient(owner, self._run, key, tensor)
             elif tensor.requires_grad:
                 self._taps.tap_leaf(owner, key, tensor)
 
-    def _tap_logits(self, frame: _Frame, output: Tensor) -> None:
-        if output.grad_fn is not None and self._rows.is_last(frame.row):
-            key = self._key(frame.row, "logit_misfit_ratio")
-            axis = unit_axis(frame.module, output.shape)
-            self._taps.tap_logits(self._pass, key, output, axis)
+    def _record_tied(self, module: nn.Module, output: Any) -> None:
+        """The logits of a module whose weights are another row's, as those of a language model."""
+        row = self._rows.tied_to(module)
+        first = next(iter(floating_tensors(output)), None)
+        if row is not None and first is not None:
+            self._tap_logits(module, row, first)
+
+    def _tap_logits(self, module: nn.Module, row: int, output: Tensor) -> None:
+        if output.grad_fn is not None:
+            key = self._key(row, "logit_misfit_ratio")
+            self._taps.tap_logits(self._pass, key, output, unit_axis(module, output.shape))
 
     def _opened_spans(self) -> bool:
         """Whether a layer was seen in this run: a checkpoint may only repeat what was seen."""

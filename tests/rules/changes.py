@@ -10,10 +10,12 @@ import numpy as np
 from gradwatch.history import History
 from gradwatch.layer import Layer
 from gradwatch.rules import Rule
-from gradwatch.snapshot import ROW_OF, Snapshot
+from gradwatch.snapshot import ROW_OF, STATISTICS, Snapshot
 from gradwatch.testing import history_of
 
-GRADIENT_LIKE = ("grad_norm", "output_grad_norm", "output_grad_rms", "input_grad_norm")
+GRADIENT_LIKE = tuple(
+    statistic.name for statistic in STATISTICS if statistic.unit.startswith("dL/d")
+)
 """Statistics that are proportional to the scale of the loss."""
 
 

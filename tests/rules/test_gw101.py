@@ -53,8 +53,8 @@ def test_sigmoid_slopes_are_to_blame_for_all_hidden_layers():
     assert diagnosis.evidence["weight_gain_log10"] == pytest.approx(0, abs=1e-3)
     assert [fix.kind for fix in diagnosis.fixes] == [
         "activation",
-        "normalisation",
         "residual",
+        "normalisation",
         "pretraining",
     ]
 
@@ -63,7 +63,11 @@ def test_three_tiny_layers_are_named_alone():
     diagnosis = only(RULE, steady(RELU, **relu_signals(dict.fromkeys((3, 4, 5), -1.5))))
     assert diagnosis.cause == "weights"
     assert names(diagnosis, RELU) == ["layer3", "layer4", "layer5"]
-    assert [fix.kind for fix in diagnosis.fixes] == ["initialisation", "normalisation"]
+    assert [fix.kind for fix in diagnosis.fixes] == [
+        "initialisation",
+        "residual",
+        "normalisation",
+    ]
 
 
 def test_the_gains_of_he_initialised_relu_layers_are_no_deficit():
@@ -210,6 +214,16 @@ def test_three_bad_samples_of_five_are_needed_in_both_windows(bad, fires):
         at=lambda step: backward_signals(SIGMOID, activation=-0.7 if step >= first_bad else 0.0),
     )
     assert bool(present(RULE, history)) is fires
+
+
+@pytest.mark.parametrize(("slope", "cause"), [(-0.1, "learning rate"), (-0.3, "activation")])
+def test_a_signal_that_came_through_at_first_was_spoilt_by_training(slope, cause):
+    """B in the first sample is the sum of the slopes, above -1.5 or below it."""
+    healthy = backward_signals(SIGMOID, activation=slope)
+    sick = backward_signals(SIGMOID, activation=-0.7)
+    diagnosis = only(RULE, steady(SIGMOID, at=lambda step: sick if step else healthy))
+    assert diagnosis.cause == cause
+    assert (diagnosis.fixes[0].kind == "learning_rate") is (cause == "learning rate")
 
 
 def test_it_says_nothing_where_the_signal_is_exactly_zero():

@@ -153,7 +153,7 @@ def first_token():
     return inputs, targets
 
 
-@pytest.mark.parametrize("number", [0, 1], ids=["orthogonal", "gated"])
+@pytest.mark.parametrize("number", [0, 1], ids=["gated", "orthogonal"])
 def test_each_fix_makes_the_finding_go_away(number):
     run = train(Recall(), samples=first_token())
     assert run.alarms == [("GW102", "time")]

@@ -55,9 +55,9 @@ def test_units_that_died_in_training_blame_the_learning_rate():
     assert diagnosis.evidence["dead_fraction_at_first"] == 0.0
     assert [fix.kind for fix in diagnosis.fixes] == [
         "learning_rate",
-        "learning_rate",
         "normalisation",
         "activation",
+        "learning_rate",
     ]
 
 
@@ -215,3 +215,9 @@ class TestFixes:
         cured = train(model, optimizer)
         assert cured.alarms == []
         assert cured.losses[-1] < 0.8 * run.losses[-1]
+
+
+def test_a_layer_that_one_sample_in_five_observed_is_not_judged():
+    """An expert of a mixture that saw a few tokens once looks dead, and is not."""
+    history = steady(LAYERS, at=lambda step: dead(1.0 if step == 6 else np.nan))
+    assert not present(RULE, history)

@@ -56,6 +56,14 @@ def test_large_inputs_are_to_blame_from_an_rms_of_ten_on(rms, cause):
     assert (diagnosis.fixes[0].kind == "inputs") is (cause == "inputs")
 
 
+@pytest.mark.parametrize(("at_first", "cause"), [(0.2, "learning rate"), (0.3, "weights")])
+def test_what_was_not_saturated_in_the_first_sample_was_driven_there(at_first, cause):
+    history = steady(LAYERS, at=lambda step: {} if step else flat(at_first), **flat(0.9))
+    diagnosis = only(RULE, history)
+    assert diagnosis.cause == cause
+    assert (diagnosis.fixes[0].kind == "learning_rate") is (cause == "learning rate")
+
+
 def test_large_inputs_of_a_hidden_layer_are_not_the_networks():
     history = steady(LAYERS, input_rms=[1.0, 50.0, 1.0, 1.0], **flat(0.9))
     assert only(RULE, history).cause == "weights"
@@ -139,7 +147,7 @@ class TestFixes:
     """On real nets."""
 
     def test_the_matching_initialisation(self):
-        build = partial(mlp, 6, nn.Tanh, init=partial(nn.init.normal_, std=1.0))
+        build = partial(mlp, 10, nn.Tanh, init=partial(nn.init.normal_, std=1.0))
         run = train(build())
         assert run.alarms == [("GW202", "weights")]
         finding = run.finding("GW202")

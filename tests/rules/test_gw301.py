@@ -82,7 +82,7 @@ def test_weights_or_depth_by_what_one_layer_gains(layers, cause):
     net = chain(layers)
     diagnosis = only(RULE, steady(net, **growth(4.0, net)))
     assert diagnosis.cause == cause
-    assert kinds(diagnosis.fixes) == ["initialisation", "normalisation", "clipping"]
+    assert kinds(diagnosis.fixes) == ["initialisation", "normalisation", "residual", "clipping"]
 
 
 def test_only_layers_with_a_third_of_the_largest_gain_are_named():

@@ -229,6 +229,13 @@ def test_a_long_run_of_nan_keeps_the_step_where_it_began():
     assert only(RULE, history).evidence["first_nonfinite_step"] == 4.0
 
 
+@pytest.mark.parametrize(("rms", "cause"), [(100.0, "inputs"), (1.0, "learning rate")])
+def test_nan_after_large_steps_blames_large_inputs_first(rms, cause):
+    history = steady(LAYERS, steps=range(3), update_ratio=0.5, input_rms=rms)
+    history.append(snapshot(LAYERS, 3, **GONE))
+    assert only(RULE, history).cause == cause
+
+
 def test_a_loss_that_alone_is_not_finite_is_named_as_such():
     message = only(RULE, ending(loss=np.inf)).message
     assert "loss" in message

@@ -58,6 +58,14 @@ def test_the_suggested_rate_is_smaller_the_larger_the_update(update, times):
     assert times in only(RULE, steady(LAYERS, update_ratio=update)).fixes[0].title
 
 
+@pytest.mark.parametrize(("rms", "cause"), [(30.0, "learning rate"), (above(30.0), "inputs")])
+def test_large_inputs_are_to_blame_for_large_gradients(rms, cause):
+    diagnosis = only(RULE, steady(LAYERS, input_rms=[rms, 1, 1, 1], **MOVED))
+    assert diagnosis.cause == cause
+    assert (kinds(diagnosis.fixes)[0] == "inputs") is (cause == "inputs")
+    assert ("input_rms" in diagnosis.evidence) is (cause == "inputs")
+
+
 def test_a_threshold_of_its_own():
     history = steady(LAYERS, update_ratio=3.0)
     assert not present(replace(RULE, update=4.0), history)

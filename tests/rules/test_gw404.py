@@ -44,7 +44,7 @@ def test_depth_is_to_blame_from_the_first_layer_that_collapsed():
     assert diagnosis.explained == set(range(5))
     assert diagnosis.evidence["direction_spread"] == pytest.approx(1e-6)
     assert diagnosis.evidence["direction_spread_at_inputs"] == pytest.approx(0.4)
-    assert {"residual", "normalisation", "initialisation"} == {fix.kind for fix in diagnosis.fixes}
+    assert [fix.kind for fix in diagnosis.fixes] == ["residual", "initialisation"]
 
 
 @pytest.mark.parametrize(
@@ -108,41 +108,79 @@ def test_a_signal_that_vanished_from_the_start_is_left_to_gw101():
     assert alarms(watcher.findings) == [("GW101", "weights")]
 
 
+@pytest.mark.parametrize(("at_first", "cause"), [(0.011, "learning rate"), (0.009, "depth")])
+def test_examples_that_differed_in_the_first_sample_were_trained_into_one_way(at_first, cause):
+    well = spread(0.4, 0.3, at_first, at_first)
+    history = steady(LAYERS, at=lambda step: {} if step else well, **COLLAPSED)
+    diagnosis = only(RULE, history)
+    assert diagnosis.cause == cause
+    assert (diagnosis.fixes[0].kind == "learning_rate") is (cause == "learning rate")
+
+
+def test_behind_saturated_layers_it_is_their_doing():
+    layers = chain(5, activation="tanh")
+    assert present(RULE, steady(layers, **COLLAPSED))
+    flat = {"saturation_fraction": [0.1, 0.9, 0.1, 0.1, np.nan]}
+    assert not present(RULE, steady(layers, **COLLAPSED, **flat))
+
+
+def test_behind_a_factor_of_zero_it_is_the_factors_doing():
+    cut = {"output_grad_norm": [0.0, 0.0, 0.1, 0.1, 0.1], "input_grad_norm": [0, 0, 0, 0.1, 0.1]}
+    assert not present(RULE, steady(LAYERS, **COLLAPSED, **cut))
+
+
+@pytest.mark.parametrize(("rms", "code"), [(0.18, "GW404"), (0.05, "GW101")])
+def test_with_weights_of_the_right_size_depth_is_left_to_blame(rms, code):
+    """He's size for a fan-in of 64 is 0.177; much smaller weights explain the vanishing."""
+    figures = {**COLLAPSED, **backward_signals(LAYERS, weights=-1.2)}
+    watcher = Watcher(ALL_RULES)
+    for entry in steady(LAYERS, weight_norm=rms * np.sqrt(4160), **figures):
+        watcher.observe(entry)
+    assert [found for found, _ in alarms(watcher.findings)] == [code]
+
+
 def test_layers_behind_a_sigmoid_share_a_mean_by_nature():
     layers = chain(5, activation="sigmoid")
     assert not present(RULE, steady(layers, **COLLAPSED))
 
 
-def narrow(depth: int, width: int, *, residual: bool = False) -> nn.Module:
-    class Block(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.linear = nn.Linear(width, width)
+def scaled_down(weight: torch.Tensor) -> None:
+    """A tenth of He's size, so that forty residual branches together keep the signal's."""
+    nn.init.kaiming_normal_(weight)
+    with torch.no_grad():
+        weight.mul_(0.1)
 
-        def forward(self, x):
-            return x + self.linear(x).relu() if residual else self.linear(x).relu()
 
-    torch.manual_seed(0)
-    first = nn.Sequential(nn.Linear(64, width), nn.ReLU())
-    model = nn.Sequential(first, *[Block() for _ in range(depth - 1)], nn.Linear(width, 10))
-    for module in model.modules():
-        if isinstance(module, nn.Linear):
-            nn.init.kaiming_normal_(module.weight)
-            nn.init.zeros_(module.bias)
-    return model
+class Residual(nn.Module):
+    """Adds what goes in to what comes out."""
+
+    def __init__(self, *modules: nn.Module) -> None:
+        super().__init__()
+        self.body = nn.Sequential(*modules)
+
+    def forward(self, x):
+        return x + self.body(x)
+
+
+def with_skips(model: nn.Sequential) -> nn.Sequential:
+    """The MLP with a residual path around every pair of layer and activation but the first."""
+    first, head = model[:2], model[-1]
+    pairs = [model[place : place + 2] for place in range(2, len(model) - 1, 2)]
+    return nn.Sequential(*first, *[Residual(*pair) for pair in pairs], head)
 
 
 class TestRealRuns:
     """On real nets."""
 
     def test_forty_narrow_layers_collapse_and_residual_paths_cure_them(self):
-        model = narrow(40, 16)
-        run = train(model, sgd(model, 0.02), steps=120)
-        assert ("GW404", "depth") in run.alarms
+        model = mlp(40, width=16)
+        run = train(model, sgd(model, 0.02))
+        assert run.alarms == [("GW404", "depth")]
         assert run.losses[-1] > 2.2
-        model = narrow(40, 16, residual=True)
-        cured = train(model, sgd(model, 1e-6), steps=33)
-        assert "GW404" not in {finding.code for finding in cured.findings}
+        model = with_skips(mlp(40, width=16, init=scaled_down))
+        cured = train(model, sgd(model, 0.002), steps=120)
+        assert cured.alarms == []
+        assert cured.losses[-1] < 1.8
 
     def test_forty_wide_layers_do_not(self):
         model = mlp(40, width=96)

@@ -58,7 +58,7 @@ def test_the_learning_rate_is_to_blame_for_all_layers_that_train():
     assert diagnosis.evidence["update_ratio"] == pytest.approx(1e-7)
     assert diagnosis.evidence["relative_grad"] == pytest.approx(0.1 / 8)
     assert diagnosis.evidence["elasticity"] == pytest.approx(0.8)
-    assert kinds(diagnosis.fixes) == ["learning_rate", "learning_rate"]
+    assert kinds(diagnosis.fixes) == ["learning_rate"]
 
 
 def test_the_median_layer_decides():

@@ -140,6 +140,36 @@ def test_units_may_be_on_any_axis_and_few_examples_are_copied():
     assert logits_of(torch.randn(5), 0) is None
 
 
+def test_the_logits_of_tied_weights_are_read_too():
+    """A language model's head has no parameters of its own, so no row: its owner's row has it."""
+
+    class Tied(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embedding = nn.Embedding(20, 8)
+            self.hidden = nn.Linear(8, 8)
+            self.head = nn.Linear(8, 20, bias=False)
+            self.head.weight = self.embedding.weight
+
+        def forward(self, tokens):
+            return self.head(self.hidden(self.embedding(tokens)))
+
+    torch.manual_seed(0)
+    model = Tied()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    tokens = torch.randint(20, (16, 5))
+    with gradwatch.watch(model, optimizer, every=1, verbose=0) as watch:
+        for _ in range(3):
+            optimizer.zero_grad()
+            probabilities = model(tokens).softmax(-1)
+            F.cross_entropy(probabilities.flatten(0, 1), tokens.flatten()).backward()
+            optimizer.step()
+        names = [layer.name for layer in watch.history[-1].layers]
+        ratios = watch.history[-1].logit_misfit_ratio
+    assert names == ["embedding", "hidden"]
+    assert ratios[0] < SQUASHED_TWICE
+
+
 def test_a_watch_stores_both_figures_for_the_layers_that_have_them():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 5), nn.Softmax(dim=1))

@@ -172,6 +172,31 @@ def test_fans_of_each_kind(module, fans):
     assert (layer.fan_in, layer.fan_out) == fans
 
 
+@pytest.mark.parametrize(
+    "parametrise",
+    [parametrizations.weight_norm, parametrizations.spectral_norm, parametrizations.orthogonal],
+    ids=lambda entry: entry.__name__,
+)
+def test_the_fans_of_a_parametrised_layer_are_those_of_its_weight(parametrise):
+    model = nn.Sequential(parametrise(nn.Linear(7, 5)))
+    (layer,) = Rows(model).layers()
+    assert (layer.kind, layer.fan_in, layer.fan_out) == ("Linear", 7, 5)
+
+
+def test_a_linear_layer_that_holds_its_inputs_first_is_no_convolution():
+    """As that of GPT-2 in Transformers."""
+
+    class Conv1D(nn.Module):
+        def __init__(self, inputs, outputs):
+            super().__init__()
+            self.weight = nn.Parameter(torch.randn(inputs, outputs))
+            self.bias = nn.Parameter(torch.zeros(outputs))
+
+    model = nn.Sequential(Conv1D(7, 5))
+    (layer,) = Rows(model).layers()
+    assert (layer.fan_in, layer.fan_out) == (7, 5)
+
+
 def test_a_lazy_layer_has_no_parameters_before_its_first_call():
     model = nn.Sequential(nn.LazyConv2d(4, 3))
     rows = Rows(model)
