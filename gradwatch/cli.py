@@ -14,10 +14,10 @@ from rich.markup import escape
 from rich.theme import Theme
 
 from gradwatch._version import __version__
-from gradwatch.errors import ArgumentError, GradwatchError, MissingExtraError
-from gradwatch.history import History
-from gradwatch.report import Report
-from gradwatch.rule_pages import matching_rule, nearest_rules, rule_view, rules_table
+from gradwatch.errors import GradwatchError, MissingExtraError
+from gradwatch.report_words import printable
+from gradwatch.rule_pages import rule_view, rules_table
+from gradwatch.rule_settings import codes_of, known_rule, rules_with
 
 Command = Callable[[argparse.Namespace, Console], int]
 
@@ -40,7 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: Arguments without the program's name, those of the process by default.
 
     Returns:
-        Exit status: 0, 2 if an argument cannot be used, 130 if it was interrupted.
+        Exit status: 0, 2 if an argument cannot be used, 130 if it was interrupted; `report` has 1
+        for findings.
     """
     parser = _parser()
     arguments = parser.parse_args(argv)
@@ -55,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return command(arguments, Console(theme=PLAIN_MARKDOWN, highlight=False))
     except GradwatchError as error:
         errors = Console(stderr=True, highlight=False)
-        errors.print(f"[bold red]gradwatch:[/] {escape(str(error))}", soft_wrap=True)
+        errors.print(f"[bold red]gradwatch:[/] {escape(printable(str(error)))}", soft_wrap=True)
         return USAGE_ERROR
     except KeyboardInterrupt:
         Console(stderr=True).print("Interrupted.", style="dim")
@@ -75,10 +76,32 @@ def _parser() -> argparse.ArgumentParser:
     explain = commands.add_parser("explain", help="one rule: what it means and how it measures")
     explain.add_argument("rule", help="code or name, for example GW101 or vanishing-gradient")
     explain.set_defaults(command=_explain)
-    report = commands.add_parser("report", help="findings of a run, from its event files")
-    report.add_argument("log_dir", metavar="LOGDIR", type=Path, help="what TensorBoard is given")
-    report.set_defaults(command=_report)
+    _add_report(commands)
     return parser
+
+
+def _add_report(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    report = commands.add_parser(
+        "report",
+        help="what the rules say of stored runs",
+        description="Reads the runs at or below a directory and runs the rules on them again.",
+        epilog="Exit status: 0 if no run has an open warning or error, 1 if one has, 2 if nothing "
+        "could be read or an argument cannot be used.",
+    )
+    report.add_argument("log_dir", metavar="LOGDIR", type=Path, help="what TensorBoard is given")
+    report.add_argument(
+        "--set",
+        dest="settings",
+        metavar="CODE.THRESHOLD=NUMBER",
+        action="append",
+        default=[],
+        help="a threshold other than the default, for example GW101.depth=-4; may be repeated",
+    )
+    report.add_argument(
+        "--rules", metavar="CODES", help="rules to report, for example GW101,GW201; all by default"
+    )
+    report.add_argument("--json", action="store_true", help="one JSON document, for scripts")
+    report.set_defaults(command=_report)
 
 
 def _add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -128,34 +151,16 @@ def _rules(_: argparse.Namespace, console: Console) -> int:
 
 
 def _explain(arguments: argparse.Namespace, console: Console) -> int:
-    rule = matching_rule(arguments.rule)
-    if rule is None:
-        nearest = ", ".join(f"{near.code} {near.name}" for near in nearest_rules(arguments.rule))
-        raise ArgumentError(
-            f"there is no rule {arguments.rule!r}; the nearest are {nearest}; "
-            "`gradwatch rules` lists all"
-        )
-    console.print(rule_view(rule))
+    console.print(rule_view(known_rule(arguments.rule)))
     return 0
 
 
 def _report(arguments: argparse.Namespace, console: Console) -> int:
-    from gradwatch.tensorboard.reader import find_recordings, read
+    from gradwatch.report_command import ReportCommand
 
-    directories = find_recordings(arguments.log_dir)
-    if not directories:
-        raise ArgumentError(
-            f"no run of gradwatch at or below {str(arguments.log_dir)!r}; pass the log_dir that "
-            "watch() was given"
-        )
-    for directory in directories:
-        recording = read(directory)
-        history = History()
-        for snapshot in recording.snapshots:
-            history.append(snapshot)
-        history.finished = recording.sessions[-1].finished
-        console.rule(escape(str(directory)), align="left", style="dim")
-        console.print(
-            Report(recording.findings, history, framework=recording.sessions[-1].framework)
-        )
-    return 0
+    command = ReportCommand(
+        rules=rules_with(arguments.settings),
+        codes=None if arguments.rules is None else codes_of(arguments.rules),
+        as_json=arguments.json,
+    )
+    return command.run(arguments.log_dir, console)

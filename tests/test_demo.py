@@ -83,7 +83,7 @@ def test_each_network_has_its_own_run(shown):
 
 def test_the_stored_runs_can_be_reported(shown, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
-    assert main(["report", str(shown.log_dir)]) == 0
+    assert main(["report", str(shown.log_dir)]) == 1
     printed = capsys.readouterr().out
     assert shown.sick.report.verdict in printed
     assert f"Healthy: 5 layers, up to step {shown.healthy.report.history[-1].step}" in printed

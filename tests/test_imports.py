@@ -31,6 +31,7 @@ OUTSIDE_CORE = (
     "demo.py",
     "notebook.py",
     "report.py",
+    "report_command.py",
     "rule_pages.py",
     "tensorboard",
     "terminal.py",

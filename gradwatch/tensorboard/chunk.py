@@ -11,17 +11,26 @@ rows of one number a layer, both in order of (snapshot, statistic).
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from gradwatch.snapshot import STATISTICS, FloatArray, Snapshot, empty_statistics
+from gradwatch.samples import Flags, Samples
+from gradwatch.snapshot import STATISTICS, FloatArray, Snapshot, State
+from gradwatch.tensorboard.checks import check_types
 from gradwatch.tensorboard.schema import Rows, encode_json
 
 Bits = NDArray[np.uint32]
+
+MOST_SNAPSHOTS = 256
+"""Snapshots that a chunk may claim to hold: a few octets must not make a reader ask for gigabytes.
+
+The sink writes at most 64.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,22 +93,104 @@ def encode_chunk(snapshots: Sequence[Snapshot], *, session: str, rows: str) -> t
 
 
 def decode_header(encoded: bytes) -> ChunkHeader:
-    """The header of a chunk."""
+    """The header of a chunk.
+
+    Raises:
+        ValueError: If it is not what `encode_chunk` writes.
+    """
     parsed = json.loads(encoded)
-    return ChunkHeader(
-        session=parsed["session"],
-        rows=parsed["rows"],
-        limits=tuple(parsed["limits"]),
-        snapshot_count=parsed["snapshot_count"],
-        first_step=parsed["first_step"],
-    )
+    try:
+        header = ChunkHeader(
+            session=parsed["session"],
+            rows=parsed["rows"],
+            limits=tuple(parsed["limits"]),
+            snapshot_count=parsed["snapshot_count"],
+            first_step=parsed["first_step"],
+        )
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"its header is no header of a chunk: {error!r}") from error
+    check_types(header)
+    if not 1 <= header.snapshot_count <= MOST_SNAPSHOTS:
+        raise ValueError(
+            f"it claims to hold {header.snapshot_count} snapshots, not 1 to {MOST_SNAPSHOTS}"
+        )
+    return header
 
 
-def decode_chunk(header: ChunkHeader, body: bytes, rows: Rows) -> list[Snapshot]:
-    """The snapshots of a chunk, oldest first.
+@dataclass(frozen=True, eq=False)
+class Chunk:
+    """A chunk as it is stored: nothing is unpacked before `samples`.
 
-    Statistics that this version does not know are left out; those that the writer did not know are
-    NaN, not observed.
+    Args:
+        header: What its snapshots share.
+        rows: The version of the rows that the header names.
+        steps: Shape (snapshots,), as wall times, losses and skipped.
+        wall_times: Seconds since the epoch.
+        losses: NaN for none.
+        skipped: 1 for a step that the optimizer skipped.
+        states: Shape (snapshots, layers).
+        uneven: Which rows are stored with one number a layer, shape (snapshots, statistics).
+        even_bits: Numbers of the even rows, shape (even rows, 1).
+        uneven_bits: Numbers of the uneven rows, shape (uneven rows, layers).
+        kept: Snapshots that no later chunk took the place of.
+    """
+
+    header: ChunkHeader
+    rows: Rows
+    steps: NDArray[np.int64]
+    wall_times: NDArray[np.float64]
+    losses: NDArray[np.float64]
+    skipped: NDArray[np.uint8]
+    states: NDArray[np.int8]
+    uneven: Flags
+    even_bits: Bits
+    uneven_bits: Bits
+    kept: int
+
+    def before(self, step: int) -> Chunk:
+        """The chunk without its snapshots from this step on."""
+        return replace(self, kept=min(self.kept, int(np.searchsorted(self.steps, step))))
+
+    @property
+    def last_step(self) -> int:
+        """Step of the last snapshot that is kept; there has to be one."""
+        return int(self.steps[self.kept - 1])
+
+    def samples(self) -> Samples:
+        """The snapshots that are kept, oldest first.
+
+        Statistics that this version does not know are left out; those that the writer did not know
+        are NaN, not observed.
+        """
+        kept = slice(self.kept)
+        return Samples(
+            layers=self.rows.layers,
+            steps=self.steps[kept].astype(np.int64),
+            states=self.states[kept].astype(np.int8),
+            packed=self._packed()[kept],
+            losses=self.losses[kept].astype(np.float64),
+            skipped=self.skipped[kept].astype(np.bool_),
+            wall_times=self.wall_times[kept].astype(np.float64),
+            limits=self.header.limits,
+        )
+
+    def _packed(self) -> FloatArray:
+        count, stored_count = len(self.steps), len(self.rows.statistics)
+        rows = {name: row for row, name in enumerate(self.rows.statistics)}
+        sources = [rows.get(statistic.name, stored_count) for statistic in STATISTICS]
+        # One row more than is stored, for the statistics that the writer did not know.
+        packed = np.empty((count, stored_count + 1, len(self.rows.layers)), dtype=np.float32)
+        packed[:, stored_count] = np.nan
+        bits = packed.view(np.uint32)
+        bits[:, :stored_count][~self.uneven] = self.even_bits
+        bits[:, :stored_count][self.uneven] = self.uneven_bits
+        if sources == list(range(stored_count)):
+            return packed[:, :stored_count]
+        return packed[:, sources]
+
+
+def decode_chunk(header: ChunkHeader, body: bytes, rows: Rows) -> Chunk:
+    """The chunk of a header and a body.
 
     Args:
         header: Its header.
@@ -107,7 +198,8 @@ def decode_chunk(header: ChunkHeader, body: bytes, rows: Rows) -> list[Snapshot]
         rows: The version of the rows that the header names.
 
     Raises:
-        ValueError: If the body has another length than the header and the rows call for.
+        ValueError: If the body has another length than the header and the rows call for, or holds
+            what `encode_chunk` does not write.
     """
     count, layer_count = header.snapshot_count, len(rows.layers)
     columns = _Columns(body)
@@ -116,21 +208,27 @@ def decode_chunk(header: ChunkHeader, body: bytes, rows: Rows) -> list[Snapshot]
     losses = columns.take("<f8", count)
     skipped = columns.take("u1", count)
     states = columns.take("i1", count, layer_count)
-    packed = _take_statistics(columns, count, rows)
-    columns.expect_end(header)
-    return [
-        Snapshot.unpacked(
-            packed[index],
-            step=int(steps[index]),
-            layers=rows.layers,
-            states=states[index].astype(np.int8),
-            loss=float(losses[index]),
-            skipped=bool(skipped[index]),
-            limits=header.limits,
-            wall_time=float(wall_times[index]),
-        )
-        for index in range(count)
-    ]
+    uneven = columns.take("u1", count, len(rows.statistics)).astype(np.bool_)
+    even_bits = columns.take("<u4", int((~uneven).sum()), min(layer_count, 1))
+    uneven_bits = columns.take("<u4", int(uneven.sum()), layer_count)
+    columns.expect_end()
+    if steps[0] != header.first_step or steps[0] < 0 or (steps[1:] <= steps[:-1]).any():
+        raise ValueError(f"its steps do not increase from {header.first_step} on")
+    if states.size and not 0 <= states.min() <= states.max() <= max(State):
+        raise ValueError("it holds states that no layer can be in")
+    return Chunk(
+        header,
+        rows,
+        steps,
+        wall_times,
+        losses,
+        skipped,
+        states,
+        uneven,
+        even_bits,
+        uneven_bits,
+        kept=count,
+    )
 
 
 class _Columns:
@@ -141,34 +239,22 @@ class _Columns:
         self._offset = 0
 
     def take(self, dtype: DTypeLike, *shape: int) -> NDArray[Any]:
-        count = int(np.prod(shape))
-        column = np.frombuffer(self._body, dtype=dtype, count=count, offset=self._offset)
+        count, size = math.prod(shape), np.dtype(dtype).itemsize
+        if self._offset + count * size > len(self._body):
+            raise ValueError(f"its {len(self._body):,} bytes are fewer than its header calls for")
+        column: NDArray[Any] = np.empty(0, dtype)
+        if count:
+            column = np.frombuffer(self._body, dtype, count, self._offset)
         self._offset += column.nbytes
         return column.reshape(shape)
 
-    def expect_end(self, header: ChunkHeader) -> None:
+    def expect_end(self) -> None:
         if self._offset != len(self._body):
             raise ValueError(
-                f"the chunk of step {header.first_step} has {len(self._body)} bytes, "
-                f"expected {self._offset}"
+                f"its {len(self._body):,} bytes are more than the {self._offset:,} that its header "
+                "calls for"
             )
 
 
 def _column(entries: Sequence[object], dtype: DTypeLike) -> bytes:
     return np.asarray(entries, dtype=dtype).tobytes()
-
-
-def _take_statistics(columns: _Columns, count: int, rows: Rows) -> FloatArray:
-    layer_count = len(rows.layers)
-    uneven = columns.take("u1", count, len(rows.statistics)).astype(np.bool_)
-    bits: Bits = np.empty((count, len(rows.statistics), layer_count), dtype=np.uint32)
-    if layer_count:
-        bits[~uneven] = columns.take("<u4", int((~uneven).sum()), 1)
-        bits[uneven] = columns.take("<u4", int(uneven.sum()), layer_count)
-    stored = bits.view(np.float32)
-    packed = np.stack([empty_statistics(layer_count)] * count)
-    source_of = {name: source for source, name in enumerate(rows.statistics)}
-    for row, statistic in enumerate(STATISTICS):
-        if statistic.name in source_of:
-            packed[:, row] = stored[:, source_of[statistic.name]]
-    return packed

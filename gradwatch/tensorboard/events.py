@@ -10,16 +10,14 @@ from __future__ import annotations
 import importlib
 import logging
 import os
-import socket
 import struct
 import time
-import uuid
 from collections.abc import Callable, Iterable, Iterator
-from itertools import count
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Any
 
-from gradwatch.errors import ArgumentError, MissingExtraError
+from gradwatch.errors import MissingExtraError
+from gradwatch.tensorboard.event_file import open_event_file
 
 logger = logging.getLogger("gradwatch")
 
@@ -67,7 +65,7 @@ class EventWriter:
         self._masked_crc = _masked_crc()
         self._pending = bytearray()
         self._last_time = 0.0
-        self._file = _open(directory, self._version_record(), started=clock())
+        self._file = open_event_file(directory, self._version_record(), started=clock())
         self.closed = False
 
     def add(self, values: Iterable[Any], *, step: int, wall_time: float | None = None) -> None:
@@ -124,126 +122,89 @@ class EventWriter:
 def read_events(path: Path) -> Iterator[Any]:
     """The events of a file, up to its end or to the first record that is not whole.
 
-    The last record of a file that is being written, or whose writer was killed, may be cut off. A
-    wrong checksum is logged.
+    What cannot be read is logged.
 
     Args:
         path: The event file.
 
     Raises:
+        OSError: If the file cannot be read.
         MissingExtraError: If TensorBoard or google-crc32c is not installed.
     """
-    event_pb2 = required("tensorboard.compat.proto.event_pb2")
+    parse = event_parser()
+    for record in read_records(path, tell=_warn):
+        event = parse(record)
+        if event is None:
+            _warn(f"{path} holds a record that is no event; it is left out.")
+        else:
+            yield event
+
+
+def read_records(path: Path, *, tell: Callable[[str], None]) -> Iterator[bytes]:
+    """The serialised events of a file, up to its end or to where no record can be told apart.
+
+    A record whose own checksum is wrong is left out, and those after it are read. The last record
+    of a file that is being written, or whose writer was killed, may be cut off.
+
+    Args:
+        path: The event file.
+        tell: Takes a sentence, with the file's name, on what cannot be read.
+
+    Raises:
+        OSError: If the file cannot be read.
+        MissingExtraError: If TensorBoard or google-crc32c is not installed.
+    """
     masked_crc = _masked_crc()
     with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
         while True:
             offset = file.tell()
             header = file.read(_HEADER.size)
-            if len(header) < _HEADER.size:
+            if not header:
                 return
-            length, length_crc = _HEADER.unpack(header)
-            if masked_crc(header[:8]) != length_crc:
-                _warn_damaged(path, offset)
+            length, length_crc = _HEADER.unpack(header.ljust(_HEADER.size, b"\0"))
+            if len(header) == _HEADER.size and masked_crc(header[:8]) != length_crc:
+                tell(f"{path} is damaged at byte {offset:,}; what comes after is lost.")
+                return
+            # The length is held against the file's before it is believed.
+            if offset + _HEADER.size + length + _CHECKSUM.size > size:
+                tell(
+                    f"{path} is cut off at byte {offset:,}: it is still being written, or its "
+                    "writer was killed; what comes before is read."
+                )
                 return
             body = file.read(length)
-            crc = file.read(_CHECKSUM.size)
-            if len(crc) < _CHECKSUM.size:
-                return
-            if masked_crc(body) != _CHECKSUM.unpack(crc)[0]:
-                _warn_damaged(path, offset)
-                return
-            yield event_pb2.Event.FromString(body)
+            if masked_crc(body) == _CHECKSUM.unpack(file.read(_CHECKSUM.size))[0]:
+                yield body
+            else:
+                tell(f"{path} is damaged at byte {offset:,}; one record is left out.")
+
+
+def event_parser() -> Callable[[bytes], Any]:
+    """Serialised event → its proto, None if it is none.
+
+    Raises:
+        MissingExtraError: If TensorBoard is not installed.
+    """
+    parse = required("tensorboard.compat.proto.event_pb2").Event.FromString
+    error: type[Exception] = required("google.protobuf.message").DecodeError
+
+    def parsed(record: bytes) -> Any:
+        try:
+            return parse(record)
+        except error:
+            return None
+
+    return parsed
 
 
 def event_files(directory: Path) -> list[Path]:
-    """The event files right in a directory, in the order in which TensorBoard reads them."""
+    """The event files right in a directory, in the order in which TensorBoard reads them.
+
+    Raises:
+        OSError: If the directory cannot be read.
+    """
     return sorted(path for path in directory.iterdir() if "tfevents" in path.name)
-
-
-class _EventFile(Protocol):
-    def append(self, records: bytes) -> None: ...
-    def close(self) -> None: ...
-
-
-class _LocalFile:
-    """A file that always ends after a whole record."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-
-    def append(self, records: bytes) -> None:
-        start = self._file.tell()
-        rest = memoryview(records)
-        try:
-            while rest:
-                rest = rest[self._file.write(rest) :]
-        except OSError:
-            with self._file:
-                self._file.truncate(start)
-            raise
-
-    def close(self) -> None:
-        self._file.close()
-
-
-class _Objects:
-    """Objects of a store that cannot append, one a flush; TensorBoard reads them one by one."""
-
-    def __init__(self, filesystem: Any, directory: str, version_record: bytes, name: str) -> None:
-        self._filesystem = filesystem
-        self._stem = f"{directory.rstrip('/')}/{name}"
-        self._version_record = version_record
-        self._numbers = count()
-        filesystem.makedirs(directory, exist_ok=True)
-
-    def append(self, records: bytes) -> None:
-        path = f"{self._stem}.{next(self._numbers):06d}"
-        self._filesystem.pipe_file(path, self._version_record + records)
-
-    def close(self) -> None:
-        pass
-
-
-def _open(directory: str, version_record: bytes, *, started: float) -> _EventFile:
-    host = socket.gethostname().replace("/", "_")
-    name = f"events.out.tfevents.{int(started):010d}.{host}.{os.getpid()}"
-    if "://" in directory:
-        return _open_url(directory, version_record, name)
-    try:
-        Path(directory).mkdir(parents=True, exist_ok=True)
-        file = _LocalFile(_create_free(Path(directory), name))
-        file.append(version_record)
-    except (OSError, ValueError) as error:
-        raise ArgumentError(
-            f"log_dir: event files cannot be written to {directory!r} ({error}); "
-            "pass a directory that can be made and written to, or log_dir=None"
-        ) from error
-    return file
-
-
-def _create_free(directory: Path, name: str) -> BinaryIO:
-    """A new file: two writers of one process and second must not share one."""
-    for number in count():
-        try:
-            # Unbuffered: a buffered file would try to write the same bytes again when closed.
-            return (directory / f"{name}.{number}").open("xb", buffering=0)
-        except FileExistsError:
-            continue
-    raise AssertionError("unreachable")
-
-
-def _open_url(directory: str, version_record: bytes, name: str) -> _EventFile:
-    try:
-        fsspec = importlib.import_module("fsspec")
-        filesystem, path = fsspec.core.url_to_fs(directory)
-        objects = _Objects(filesystem, path, version_record, f"{name}.{uuid.uuid4().hex[:8]}")
-        objects.append(b"")
-    except Exception as error:  # each kind of store has errors of its own
-        raise ArgumentError(
-            f"log_dir: event files cannot be written to {directory!r} ({error}); run `pip install "
-            "fsspec` and its package for this kind of URL, or pass a local directory"
-        ) from error
-    return objects
 
 
 def _masked_crc() -> Callable[[bytes], int]:
@@ -256,5 +217,5 @@ def _masked_crc() -> Callable[[bytes], int]:
     return masked
 
 
-def _warn_damaged(path: Path, offset: int) -> None:
-    logger.warning("gradwatch: %s is damaged at byte %d; what comes after is lost.", path, offset)
+def _warn(sentence: str) -> None:
+    logger.warning("gradwatch: %s", sentence)

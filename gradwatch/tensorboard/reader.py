@@ -1,48 +1,50 @@
-"""Reader: event files of a run → its snapshots and findings, as the watch saw them.
+"""Reader: event files of a run → its samples and findings, as the watch saw them.
 
 A run that was resumed has several sessions, in the order of the wall time at which they began. A
 chunk truncates what came before it at its first step; a finding that was open when a session began
 is resolved at that session's first step unless the session saw it again.
+
+What cannot be read is left out and told of; the rest is read.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from itertools import islice
 from pathlib import Path
-from typing import Any
 
 from gradwatch.errors import ArgumentError
 from gradwatch.finding import Finding
 from gradwatch.snapshot import Snapshot
 from gradwatch.tensorboard import schema
-from gradwatch.tensorboard.chunk import ChunkHeader, decode_chunk, decode_header
-from gradwatch.tensorboard.events import event_files, read_events
+from gradwatch.tensorboard.chunk import Chunk
+from gradwatch.tensorboard.contents import Contents
+from gradwatch.tensorboard.events import event_files
+from gradwatch.tensorboard.search import find_recordings
+from gradwatch.tensorboard.stored import Point, Troubles, existing, stored_points
 
 logger = logging.getLogger("gradwatch")
 
-_FIRST_EVENTS = 3
-"""A file of gradwatch's holds its run facts this early."""
 
-
-@dataclass(frozen=True, slots=True)
-class Point:
-    """One stored tensor, from a file or from TensorBoard's data provider.
+@dataclass(frozen=True)
+class Session:
+    """What one writer of a run left behind.
 
     Args:
-        content: What it holds.
-        step: Step of its event.
-        wall_time: Seconds since the epoch, of its event.
-        parts: The tensor's byte strings.
+        facts: Its facts.
+        chunks: Its samples, oldest first, without those that a later session took the place of.
+        findings: Its findings as it stored them last before a later session took over.
+        first_step: Its first stored step, None where it stored none.
+        last_step: Step of its last event.
     """
 
-    content: schema.Content
-    step: int
-    wall_time: float
-    parts: tuple[bytes, ...]
+    facts: schema.RunFacts
+    chunks: tuple[Chunk, ...]
+    findings: tuple[Finding, ...]
+    first_step: int | None
+    last_step: int
 
 
 @dataclass(frozen=True)
@@ -50,48 +52,72 @@ class Recording:
     """A run as it was stored.
 
     Args:
-        sessions: Facts of each session, oldest first.
-        snapshots: Snapshots, by step.
-        findings: Findings by the step at which they first opened, resolved ones included.
+        parts: Its sessions in the order of their first samples, those without any last.
+        troubles: What could not be read, a sentence each.
     """
 
-    sessions: tuple[schema.RunFacts, ...]
-    snapshots: tuple[Snapshot, ...]
-    findings: tuple[Finding, ...]
+    parts: tuple[Session, ...]
+    troubles: tuple[str, ...] = ()
+
+    @property
+    def sessions(self) -> tuple[schema.RunFacts, ...]:
+        """Facts of each session, oldest first."""
+        return tuple(sorted((part.facts for part in self.parts), key=lambda facts: facts.started))
+
+    @property
+    def snapshots(self) -> tuple[Snapshot, ...]:
+        """All snapshots, by step, unpacked anew on every call."""
+        return tuple(
+            snapshot
+            for part in self.parts
+            for chunk in part.chunks
+            for snapshot in chunk.samples().snapshots()
+        )
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """Findings by the step at which they first opened, resolved ones included."""
+        return joined((part.first_step, part.findings) for part in self.parts)
+
+
+def joined(parts: Iterable[tuple[int | None, Iterable[Finding]]]) -> tuple[Finding, ...]:
+    """The findings of a run from those of its sessions.
+
+    Args:
+        parts: For each session, its first step (None where it stored none) and its findings.
+    """
+    findings: dict[tuple[str, str], Finding] = {}
+    for start, own in parts:
+        if start is not None:
+            findings = {key: _interrupted(found, start) for key, found in findings.items()}
+        findings |= {(found.code, found.cause): found for found in own}
+    return tuple(findings.values())
 
 
 def read(directory: str | os.PathLike[str]) -> Recording:
     """The recording that is in a run's directory, for example `runs/today/gradwatch`.
 
+    What cannot be read is logged, and stands in the recording's `troubles`.
+
     Args:
         directory: Directory that holds the event files themselves, see `find_recordings`.
 
     Raises:
-        ArgumentError: If there is none, or a newer gradwatch wrote it.
+        ArgumentError: If nothing in it can be read, or only a newer gradwatch can.
         MissingExtraError: If TensorBoard or google-crc32c is not installed.
     """
-    root = _existing(directory)
-    points = [point for path in event_files(root) for point in _points(path)]
-    if not points:
+    root, troubles = existing(directory), Troubles()
+    points = [point for path in _files(root, troubles) for point in stored_points(path, troubles)]
+    recording = _assembled(points, troubles)
+    if not recording.parts:
         raise ArgumentError(
-            f"{str(root)!r} holds no event file of gradwatch; pass the subdirectory that it wrote "
-            'to, for example "runs/today/gradwatch"'
+            f"{str(root)!r} holds no event file of gradwatch that can be read; pass the "
+            'subdirectory that it wrote to, for example "runs/today/gradwatch"'
+            + "".join(f". {sentence.rstrip('.')}" for sentence in troubles.sentences)
         )
-    return assemble(points)
-
-
-def find_recordings(log_dir: str | os.PathLike[str]) -> list[Path]:
-    """Directories at or below `log_dir` that `read` can read, sorted.
-
-    Args:
-        log_dir: What is given to TensorBoard.
-
-    Raises:
-        ArgumentError: If it is not a directory.
-        MissingExtraError: If TensorBoard or google-crc32c is not installed.
-    """
-    files = (path for path in _existing(log_dir).rglob("*tfevents*") if path.is_file())
-    return sorted({path.parent for path in files if any(_points(path, most=_FIRST_EVENTS))})
+    for sentence in recording.troubles:
+        logger.warning("gradwatch: %s", sentence)
+    return recording
 
 
 def assemble(points: Iterable[Point]) -> Recording:
@@ -100,65 +126,51 @@ def assemble(points: Iterable[Point]) -> Recording:
     Args:
         points: In any order; their wall times tell which came first.
     """
-    ordered = sorted(points, key=lambda point: point.wall_time)
-    of = {
-        content: [point for point in ordered if point.content == content]
-        for content in ("run", "layers", "statistics", "finding")
-    }
-    facts = {entry.session: entry for entry in (schema.decode_run(p.parts[0]) for p in of["run"])}
-    chunks = [(decode_header(point.parts[0]), point.parts[1]) for point in of["statistics"]]
-    starts = _session_starts(chunks)
+    return _assembled(points, Troubles())
+
+
+def _files(root: Path, troubles: Troubles) -> list[Path]:
+    try:
+        return [path for path in event_files(root) if path.is_file()]
+    except OSError as error:
+        troubles.tell(f"{root} cannot be read ({error.strerror}); see to its permissions.")
+        return []
+
+
+def _assembled(points: Iterable[Point], troubles: Troubles) -> Recording:
+    contents = Contents.of(points, troubles)
+    starts = contents.session_starts()
+    order = list(starts)
     # Two sessions that ran side by side would truncate each other: the one that began later stays.
-    chunks.sort(key=lambda chunk: list(starts).index(chunk[0].session))
-    return Recording(
-        sessions=tuple(sorted(facts.values(), key=lambda entry: entry.started)),
-        snapshots=_snapshots(chunks, [point.parts[0] for point in of["layers"]]),
-        findings=_findings(starts, of["finding"]),
-    )
-
-
-def _snapshots(
-    chunks: list[tuple[ChunkHeader, bytes]], encoded_rows: list[bytes]
-) -> tuple[Snapshot, ...]:
-    rows = {schema.digest(encoded): schema.decode_rows(encoded) for encoded in encoded_rows}
-    snapshots: list[Snapshot] = []
-    for header, body in chunks:
-        if header.rows not in rows:
-            logger.warning(
-                "gradwatch: the chunk of step %d is left out, its layers (%s) are not stored.",
-                header.first_step,
-                header.rows,
-            )
-            continue
-        while snapshots and snapshots[-1].step >= header.first_step:
-            snapshots.pop()
-        snapshots += decode_chunk(header, body, rows[header.rows])
-    return tuple(snapshots)
-
-
-def _session_starts(chunks: list[tuple[ChunkHeader, bytes]]) -> dict[str, int]:
-    """Session → its first step, oldest session first."""
-    starts: dict[str, int] = {}
-    for header, _ in chunks:
-        starts.setdefault(header.session, header.first_step)
-    return starts
-
-
-def _findings(starts: dict[str, int], points: list[Point]) -> tuple[Finding, ...]:
-    sessions: dict[str, list[tuple[int, Finding]]] = {session: [] for session in starts}
-    for point in points:
-        session, finding = schema.decode_finding(point.parts[0])
-        sessions.setdefault(session, []).append((point.step, finding))
+    chunks = sorted(contents.chunks, key=lambda chunk: order.index(chunk.header.session))
+    kept = _without_truncated(chunks)
     later_starts = list(starts.values())
-    findings: dict[tuple[str, str], Finding] = {}
-    for index, entries in enumerate(sessions.values()):
-        if index < len(later_starts):
-            findings = {key: _interrupted(f, later_starts[index]) for key, f in findings.items()}
-        end = min(later_starts[index + 1 :], default=None)
-        for step, finding in entries:
-            if end is None or step < end:
-                findings[finding.code, finding.cause] = finding
-    return tuple(findings.values())
+    parts = []
+    for index, session in enumerate(contents.sessions()):
+        taken_over = min(later_starts[index + 1 :], default=None)
+        parts.append(
+            Session(
+                facts=contents.facts_of(session, troubles),
+                chunks=tuple(chunk for chunk in kept if chunk.header.session == session),
+                findings=contents.findings_of(session, before=taken_over),
+                first_step=starts.get(session),
+                last_step=contents.last_steps.get(session, 0),
+            )
+        )
+    return Recording(tuple(parts), troubles.sentences)
+
+
+def _without_truncated(chunks: Iterable[Chunk]) -> list[Chunk]:
+    """The chunks without what each of them took the place of."""
+    kept: list[Chunk] = []
+    for chunk in chunks:
+        start = chunk.header.first_step
+        while kept and kept[-1].last_step >= start:
+            cut = kept.pop().before(start)
+            if cut.kept:
+                kept.append(cut)
+        kept.append(chunk)
+    return kept
 
 
 def _interrupted(finding: Finding, start: int) -> Finding:
@@ -167,23 +179,12 @@ def _interrupted(finding: Finding, start: int) -> Finding:
     return finding if ended_earlier else replace(finding, resolved_step=start)
 
 
-def _points(path: Path, *, most: int | None = None) -> Iterator[Point]:
-    for event in islice(read_events(path), most):
-        for value in event.summary.value:
-            plugin = value.metadata.plugin_data
-            if plugin.plugin_name != schema.PLUGIN_NAME:
-                continue
-            content = schema.parse_plugin_content(plugin.content, tag=value.tag)
-            if content is not None:
-                yield _point(content, event, value)
-
-
-def _point(content: schema.Content, event: Any, value: Any) -> Point:
-    return Point(content, event.step, event.wall_time, tuple(value.tensor.string_val))
-
-
-def _existing(directory: str | os.PathLike[str]) -> Path:
-    root = Path(directory).expanduser()
-    if not root.is_dir():
-        raise ArgumentError(f"{str(root)!r} is not a directory; pass the one given to TensorBoard")
-    return root
+__all__ = [
+    "Point",
+    "Recording",
+    "Session",
+    "assemble",
+    "find_recordings",
+    "joined",
+    "read",
+]

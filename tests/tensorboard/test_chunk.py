@@ -1,6 +1,8 @@
 """A chunk gives back every bit of the snapshots that went in."""
 
+import json
 import struct
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
@@ -8,16 +10,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gradwatch.snapshot import STATISTICS
-from gradwatch.tensorboard.chunk import decode_chunk, decode_header, encode_chunk, fits
+from gradwatch.snapshot import STATISTICS, State
+from gradwatch.tensorboard.chunk import (
+    MOST_SNAPSHOTS,
+    decode_chunk,
+    decode_header,
+    encode_chunk,
+    fits,
+)
 from gradwatch.tensorboard.schema import Rows
+from gradwatch.tensorboard.sink import LARGEST_CHUNK
 
 from .builders import as_written, chain, random_run, usual_snapshot
 
 
 def round_trip(snapshots, rows):
     header, body = encode_chunk(snapshots, session="s", rows="r")
-    return decode_chunk(decode_header(header), body, rows)
+    return decode_chunk(decode_header(header), body, rows).samples().snapshots()
 
 
 @given(
@@ -69,8 +78,85 @@ def test_statistics_in_another_order_are_found_by_name():
 def test_a_body_of_another_length_is_refused(change):
     layers = chain(3)
     header, body = encode_chunk([usual_snapshot(layers, 0)], session="s", rows="r")
-    with pytest.raises(ValueError, match=r"chunk of step 0|buffer"):
+    with pytest.raises(ValueError, match=r"its 2\d\d bytes are (more|fewer) than"):
         decode_chunk(decode_header(header), change(body), Rows(layers))
+
+
+def header_with(**changes):
+    header, _ = encode_chunk([usual_snapshot(chain(2), 7)], session="s", rows="r")
+    return json.dumps(json.loads(header) | changes).encode()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"snapshot_count": 10**12},
+        {"snapshot_count": MOST_SNAPSHOTS + 1},
+        {"snapshot_count": 0},
+        {"snapshot_count": -1},
+        {"snapshot_count": True},
+        {"snapshot_count": 1.0},
+        {"first_step": "7"},
+        {"first_step": 2**63},
+        {"session": None},
+        {"rows": ["r"]},
+        {"limits": [1]},
+        {"limits": 5},
+    ],
+    ids=str,
+)
+def test_a_header_that_claims_what_cannot_be_is_refused(changes):
+    with pytest.raises(ValueError, match=r"ChunkHeader\.|its header|it claims"):
+        decode_header(header_with(**changes))
+
+
+def test_a_header_without_a_field_is_refused():
+    with pytest.raises(ValueError, match="no header of a chunk"):
+        decode_header(b'{"session": "s"}')
+
+
+def test_more_snapshots_than_there_are_bytes_ask_for_no_memory():
+    _, body = encode_chunk([usual_snapshot(chain(2), 7)], session="s", rows="r")
+    header = decode_header(header_with(snapshot_count=MOST_SNAPSHOTS))
+    tracemalloc.start()
+    with pytest.raises(ValueError, match="fewer than its header calls for"):
+        decode_chunk(header, body, Rows(chain(2)))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 100_000
+
+
+def test_the_sink_writes_no_chunk_that_is_refused():
+    assert LARGEST_CHUNK <= MOST_SNAPSHOTS
+
+
+@pytest.mark.parametrize(
+    ("first_step", "steps"), [(7, [7, 7]), (7, [7, 6]), (6, [7, 8]), (-3, [-3, 4])]
+)
+def test_steps_that_do_not_increase_from_the_header_on_are_refused(first_step, steps):
+    snapshots = random_run(chain(2), steps)
+    _, body = encode_chunk(snapshots, session="s", rows="r")
+    header = decode_header(header_with(snapshot_count=2, first_step=first_step))
+    with pytest.raises(ValueError, match="steps do not increase"):
+        decode_chunk(header, body, Rows(chain(2)))
+
+
+@pytest.mark.parametrize("state", [-1, len(State), 77])
+def test_a_state_that_is_none_is_refused(state):
+    snapshot = usual_snapshot(chain(2), 7)
+    snapshot.states[1] = state
+    header, body = encode_chunk([snapshot], session="s", rows="r")
+    with pytest.raises(ValueError, match="states that no layer can be in"):
+        decode_chunk(decode_header(header), body, Rows(chain(2)))
+
+
+@pytest.mark.parametrize(("step", "kept"), [(0, []), (3, [2]), (5, [2, 4]), (9, [2, 4, 6])])
+def test_what_a_later_chunk_took_the_place_of_can_be_left_out(step, kept):
+    snapshots = random_run(chain(2), [2, 4, 6])
+    header, body = encode_chunk(snapshots, session="s", rows="r")
+    chunk = decode_chunk(decode_header(header), body, Rows(chain(2))).before(step)
+    assert chunk.kept == len(kept)
+    assert as_written(chunk.samples().snapshots()) == as_written(snapshots[: len(kept)])
 
 
 def test_a_row_that_was_not_observed_takes_one_number():

@@ -3,6 +3,7 @@
 import os
 import re
 import struct
+import tracemalloc
 from pathlib import Path
 
 import fsspec
@@ -11,7 +12,13 @@ import pytest
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
 from gradwatch.errors import ArgumentError, MissingExtraError
-from gradwatch.tensorboard.events import EventWriter, event_files, read_events, required
+from gradwatch.tensorboard.events import (
+    EventWriter,
+    _masked_crc,
+    event_files,
+    read_events,
+    required,
+)
 from gradwatch.tensorboard.scalars import Scalar
 from gradwatch.tensorboard.values import ValueBuilder
 
@@ -103,24 +110,80 @@ def test_wall_times_increase_even_when_the_clock_goes_back(tmp_path):
 @pytest.mark.parametrize("lost", [1, 4, 5, 30, 60])
 def test_a_file_that_is_cut_off_is_read_up_to_there(tmp_path, lost, caplog):
     path = write_points(tmp_path, 20)
-    path.write_bytes(path.read_bytes()[:-lost])
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-lost])
     steps = steps_read(path)
     assert steps == list(range(len(steps)))
     assert 17 <= len(steps) <= 19
+    start = max(offset for offset in record_starts(whole) if offset < len(whole) - lost)
+    assert f"{path} is cut off at byte {start:,}: it is still being written, or" in caplog.text
+
+
+def test_a_file_that_ends_with_a_whole_record_is_not_cut_off(tmp_path, caplog):
+    path = write_points(tmp_path, 20)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: record_starts(whole)[-3]])
+    assert steps_read(path) == list(range(17))
     assert not caplog.records
 
 
-@pytest.mark.parametrize("place", [0, 8, 20])
-def test_a_damaged_record_ends_the_file_with_a_warning(tmp_path, place, caplog):
-    path = write_points(tmp_path, 20)
-    record = len(path.read_bytes()) // 2
-    starts = record_starts(path.read_bytes())
-    start = max(offset for offset in starts if offset < record)
+@pytest.mark.parametrize("place", [0, 7, 8])
+def test_a_record_of_unknown_length_ends_the_file_with_a_warning(tmp_path, place, caplog):
+    path, number, start = damaged_in_the_middle(tmp_path, place)
+    assert steps_read(path) == list(range(number))
+    assert f"{path} is damaged at byte {start:,}; what comes after is lost" in caplog.text
+
+
+@pytest.mark.parametrize("place", [12, 20])
+def test_a_damaged_record_of_known_length_is_left_out_alone(tmp_path, place, caplog):
+    path, number, start = damaged_in_the_middle(tmp_path, place)
+    assert steps_read(path) == [step for step in range(20) if step != number]
+    assert f"{path} is damaged at byte {start:,}; one record is left out" in caplog.text
+
+
+@pytest.mark.parametrize("length", [2**20, 2**40, 2**63, 2**64 - 1])
+def test_a_huge_length_is_not_believed(tmp_path, length, caplog):
+    path = write_points(tmp_path, 3)
+    header = struct.pack("<Q", length)
+    with path.open("ab") as file:
+        file.write(header + struct.pack("<I", _masked_crc()(header)) + b"little")
+    tracemalloc.start()
+    assert steps_read(path) == [0, 1, 2]
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 500_000
+    assert "is cut off" in caplog.text
+
+
+def test_a_record_that_is_no_event_is_left_out(tmp_path, caplog):
+    path = write_points(tmp_path, 3)
+    with path.open("ab") as file:
+        file.write(record(b"\xff\xff\xff"))
+    assert steps_read(path) == [0, 1, 2]
+    assert f"{path} holds a record that is no event" in caplog.text
+
+
+def test_a_file_of_another_kind_is_damaged_from_the_start(tmp_path, caplog):
+    path = tmp_path / "events.out.tfevents.1"
+    path.write_bytes(b"something else altogether")
+    assert steps_read(path) == []
+    assert f"{path} is damaged at byte 0" in caplog.text
+
+
+def damaged_in_the_middle(directory: Path, place: int) -> tuple[Path, int, int]:
+    """A file of 20 points, the number of the one that has a wrong bit, and where it begins."""
+    path = write_points(directory, 20)
     damaged = bytearray(path.read_bytes())
+    number = 9
+    start = record_starts(bytes(damaged))[number + 1]
     damaged[start + place] ^= 0x40
     path.write_bytes(damaged)
-    assert steps_read(path) == list(range(starts.index(start) - 1))
-    assert f"{path.name} is damaged at byte {start}" in caplog.text
+    return path, number, start
+
+
+def record(body: bytes) -> bytes:
+    length, crc = struct.pack("<Q", len(body)), _masked_crc()
+    return length + struct.pack("<I", crc(length)) + body + struct.pack("<I", crc(body))
 
 
 def record_starts(stored: bytes) -> list[int]:

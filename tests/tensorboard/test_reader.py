@@ -145,7 +145,7 @@ def test_a_chunk_whose_layers_are_lost_is_left_out_with_a_warning(tmp_path, monk
     sink.write_snapshot(usual_snapshot(LAYERS, 5))
     sink.close()
     assert read(tmp_path / "gradwatch").snapshots == ()
-    assert "chunk of step 5 is left out" in caplog.text
+    assert "gradwatch/stats/5 is damaged and left out: it is the chunk of step 5" in caplog.text
 
 
 @pytest.mark.parametrize("wanted", ["nothing", "file"])
@@ -156,7 +156,7 @@ def test_what_is_no_directory_is_an_error(tmp_path, wanted):
 
 
 def test_a_directory_without_a_recording_says_what_to_pass(tmp_path):
-    with pytest.raises(ArgumentError, match="no event file of gradwatch; pass the subdirectory"):
+    with pytest.raises(ArgumentError, match="no event file of gradwatch that can be read; pass"):
         read(tmp_path)
 
 
