@@ -1,1 +1,1 @@
-"""Forty labelled training runs, sick and healthy, on which every threshold can be run again."""
+"""Labelled training runs, sick and healthy, on which every threshold can be run again."""

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from .baselines import BASELINES
 from .case import Case
-from .cases import CASES
+from .case_sets import ALL_CASES, CASE_SETS
 from .scoring import Result, Tally, evaluate, flagged_by_gradwatch, scored, tally
 from .training import Run, watched
 
@@ -54,7 +54,15 @@ def parser() -> argparse.ArgumentParser:
     """The command line."""
     out = argparse.ArgumentParser(prog="python -m tests.calibration", description=__doc__)
     out.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
-    out.add_argument("--cases", nargs="+", choices=[case.name for case in CASES], metavar="CASE")
+    out.add_argument(
+        "--set",
+        choices=CASE_SETS,
+        default="all",
+        help="the forty that the thresholds were set on, the further ones, or all (the default)",
+    )
+    out.add_argument(
+        "--cases", nargs="+", choices=[case.name for case in ALL_CASES], metavar="CASE"
+    )
     out.add_argument("--fast", action="store_true", help="the test suite's subset")
     out.add_argument(
         "--counterfactuals",
@@ -73,7 +81,7 @@ def chosen(options: argparse.Namespace) -> list[Case]:
     """The cases that the options ask for, in table order."""
     return [
         case
-        for case in CASES
+        for case in CASE_SETS[options.set]
         if (case.fast or not options.fast) and (not options.cases or case.name in options.cases)
     ]
 
@@ -104,7 +112,9 @@ def result_row(result: Result) -> tuple[str, ...]:
     """One row of the table of results."""
     case = result.case
     fixed = "" if result.fixed_progress is None else f"{result.fixed_progress:.2f}"
-    expected = " · ".join(filter(None, ("/".join(case.codes), case.cause, ", ".join(case.layers))))
+    expected = " · ".join(
+        filter(None, ("/".join(sorted(case.accepted)), case.cause, ", ".join(case.layers)))
+    )
     found = "\n".join(describe(result))
     counts = "open" if not case.solved else "yes" if result.counts else "no"
     return (

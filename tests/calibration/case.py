@@ -20,6 +20,7 @@ class Case:
         codes: Rule codes, any of which counts as a catch; empty for a healthy case.
         cause: The one that a finding has to name.
         layers: Those that a finding has to name, where the cause sits in known layers.
+        also: Further (code, cause) pairs that are as right, where the case may go two ways.
         fixed: The same run with the right fix; None for a healthy case.
         fast: Part of the subset that the test suite runs.
         solved: False for a case that no rule is expected to see; left out of totals.
@@ -30,9 +31,15 @@ class Case:
     codes: tuple[str, ...] = ()
     cause: str | None = None
     layers: tuple[str, ...] = ()
+    also: tuple[tuple[str, str], ...] = ()
     fixed: Build | None = None
     fast: bool = False
     solved: bool = True
+
+    @property
+    def accepted(self) -> frozenset[str]:
+        """The codes that count as a catch."""
+        return frozenset(self.codes) | {code for code, _ in self.also}
 
     @property
     def sick(self) -> bool:

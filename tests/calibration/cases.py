@@ -191,7 +191,7 @@ SICK = (
         codes=("GW403",),
         cause="loss",
         fixed=partial(mlp, hidden=3, optimizer=sgd(0.02)),
-        solved=False,
+        fast=True,
     ),
     Case(
         "rnn_vanish",

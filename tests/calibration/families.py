@@ -7,6 +7,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
+from typing import Literal
 
 import torch
 from torch import nn
@@ -15,6 +16,9 @@ from torch.optim.lr_scheduler import LambdaLR
 from .initialisation import Initialiser, he, initialise, lecun, orthogonal
 from .nets import Activation, Cnn, LeNet, Mlp
 from .setups import (
+    BATCH,
+    CHANCE_LOSS,
+    STEPS,
     LossFn,
     MakeOptimizer,
     Setup,
@@ -27,6 +31,7 @@ from .setups import (
 )
 from .structured import LoraLinear, LoraMlp, Recurrent
 from .tasks import CLASSES, Task, digits, recall, sequences
+from .training import train
 
 
 def mlp(
@@ -41,6 +46,7 @@ def mlp(
     hidden_bias: float = 0.0,
     bias: bool = True,
     dropout: float = 0.0,
+    residual: bool = False,
     detach_after: int | None = None,
     task: Callable[[], Task] = digits,
     optimizer: MakeOptimizer | None = None,
@@ -54,6 +60,7 @@ def mlp(
         activation=activation,
         bias=bias,
         dropout=dropout,
+        residual=residual,
         detach_after=detach_after,
     )
     layers = [layer for layer in model.hidden if isinstance(layer, nn.Linear)]
@@ -100,10 +107,21 @@ def default_net(
     net: Callable[[], nn.Module],
     task: Callable[[int], Task] = lambda seed: digits(),
     optimizer: MakeOptimizer | None = None,
+    loss_fn: LossFn = cross_entropy,
+    steps: int = STEPS,
+    chance_loss: float = CHANCE_LOSS,
 ) -> Setup:
     """A net with its own or torch's default initialisation."""
     torch.manual_seed(seed)
-    return on_task(net(), task(seed), seed, optimizer=optimizer)
+    return on_task(
+        net(),
+        task(seed),
+        seed,
+        optimizer=optimizer,
+        loss_fn=loss_fn,
+        steps=steps,
+        chance_loss=chance_loss,
+    )
 
 
 def with_small_loss(setup: Setup, factor: float) -> Setup:
@@ -151,10 +169,12 @@ def confident_mlp(seed: int, *, squared_error: bool) -> Setup:
     )
 
 
-def recall_rnn(seed: int, *, gain: float, lr: float) -> Setup:
-    """A tanh RNN that has to remember its first token; recurrent weights gain x orthogonal."""
+def recall_rnn(
+    seed: int, *, gain: float, lr: float, nonlinearity: Literal["tanh", "relu"] = "tanh"
+) -> Setup:
+    """An RNN that has to remember its first token; recurrent weights gain x orthogonal."""
     torch.manual_seed(seed)
-    model = Recurrent(nn.RNN, inputs=10, units=48)
+    model = Recurrent(partial(nn.RNN, nonlinearity=nonlinearity), inputs=10, units=48)
     initialise_recurrent(model, orthogonal(gain))
     return on_task(model, recall(seed), seed, optimizer=sgd(lr))
 
@@ -193,16 +213,10 @@ def warmed_up_mlp(seed: int, *, warmup: int = 60) -> Setup:
 def converged_mlp(seed: int, *, steps_before: int = 1200) -> Setup:
     """A net that has learned everything before it is watched."""
     setup = mlp(seed, hidden=4, optimizer=adam())
-    earlier = digits().batches(seed + 1000, steps=steps_before, size=64)
-
-    def learn() -> None:
-        for step in range(steps_before):
-            setup.optimizer.zero_grad()
-            loss = setup.loss_fn(setup.model, earlier(step))
-            loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it unannotated
-            setup.optimizer.step()
-
-    return replace(setup, before_watch=learn)
+    earlier = digits().batches(seed + 1000, steps=steps_before, size=BATCH)
+    return replace(
+        setup, before_watch=partial(train, replace(setup, batch=earlier, steps=steps_before))
+    )
 
 
 def frozen_body_mlp(seed: int) -> Setup:

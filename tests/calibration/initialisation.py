@@ -43,6 +43,11 @@ def orthogonal(gain: float) -> Initialiser:
     return lambda weight: nn.init.orthogonal_(weight, gain=gain)
 
 
+def constant(value: float) -> Initialiser:
+    """The same value everywhere."""
+    return lambda weight: nn.init.constant_(weight, value)
+
+
 def zeros(weight: Tensor) -> None:
     """Fill with zeros."""
     nn.init.zeros_(weight)

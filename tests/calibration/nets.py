@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterable
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -33,6 +35,7 @@ class Mlp(nn.Module):
         activation: A module class, or a function that leaves no module behind.
         bias: Whether the layers have biases.
         dropout: Probability, after each activation.
+        residual: Whether each hidden layer but the first has a skip beside it.
         detach_after: Cuts the graph after this hidden layer, counted from 0.
     """
 
@@ -46,6 +49,7 @@ class Mlp(nn.Module):
         activation: Activation = nn.ReLU,
         bias: bool = True,
         dropout: float = 0.0,
+        residual: bool = False,
         detach_after: int | None = None,
     ) -> None:
         super().__init__()
@@ -57,17 +61,54 @@ class Mlp(nn.Module):
         self.activations = one_per_layer(activation, hidden)
         self.dropout = nn.Dropout(dropout) if dropout else None
         self.head = nn.Linear(width, outputs, bias=bias)
+        self.residual = residual
         self.detach_after = detach_after
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits `(batch, outputs)` of inputs `(batch, inputs)`."""
         for index, (layer, activate) in enumerate(zip(self.hidden, self.activations, strict=True)):
-            x = activate(layer(x))
+            out = activate(layer(x))
+            x = x + out if self.residual and index else out
             if self.dropout is not None:
                 x = self.dropout(x)
             if index == self.detach_after:
                 x = x.detach()
-        out: Tensor = self.head(x)
+        logits: Tensor = self.head(x)
+        return logits
+
+
+def with_softmax(net: Callable[[], nn.Module]) -> nn.Sequential:
+    """The net with a softmax over its outputs: it gives probabilities, not logits."""
+    return nn.Sequential(OrderedDict(net=net(), softmax=nn.Softmax(-1)))
+
+
+def with_sigmoid(net: Callable[[], nn.Module]) -> nn.Sequential:
+    """The net with a sigmoid on each output."""
+    return nn.Sequential(OrderedDict(net=net(), sigmoid=nn.Sigmoid()))
+
+
+class TwoBranch(nn.Module):
+    """An MLP on the upper two rows of the image, one on the lower six, and a head on both.
+
+    Args:
+        width: Of every hidden layer.
+        cut: Whether the lower branch runs under `torch.no_grad`, as one does that is thought
+            to be a fixed feature extractor.
+    """
+
+    def __init__(self, *, width: int, cut: bool) -> None:
+        super().__init__()
+        self.upper = Mlp(inputs=16, hidden=3, width=width, outputs=width)
+        self.lower = Mlp(inputs=48, hidden=3, width=width, outputs=width)
+        self.head = nn.Linear(2 * width, 10)
+        self.cut = cut
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits `(batch, 10)` of images `(batch, 64)`."""
+        upper = self.upper(x[:, :16])
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.cut):
+            lower = self.lower(x[:, 16:])
+        out: Tensor = self.head(F.relu(torch.cat([upper, lower], 1)))
         return out
 
 
@@ -137,16 +178,16 @@ class LeNet(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions with BatchNorm beside a skip; the last norm's gamma starts at zero."""
+    """Two 3x3 convolutions with BatchNorm beside a skip; `gamma` is the last norm's first scale."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, *, gamma: float) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(width, width, 3, padding=1, bias=False)
         self.norm1 = nn.BatchNorm2d(width)
         self.relu = nn.ReLU(inplace=True)
         self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
         self.norm2 = nn.BatchNorm2d(width)
-        nn.init.zeros_(self.norm2.weight)
+        nn.init.constant_(self.norm2.weight, gamma)
 
     def forward(self, x: Tensor) -> Tensor:
         """Feature maps of the shape of `x`."""
@@ -157,11 +198,11 @@ class ResidualBlock(nn.Module):
 class ResNet(nn.Module):
     """A stem, residual blocks of one width, average pooling and a linear head."""
 
-    def __init__(self, *, blocks: int, width: int) -> None:
+    def __init__(self, *, blocks: int, width: int, gamma: float = 0.0) -> None:
         super().__init__()
         self.stem = nn.Conv2d(1, width, 3, padding=1, bias=False)
         self.stem_norm = nn.BatchNorm2d(width)
-        self.blocks = nn.Sequential(*(ResidualBlock(width) for _ in range(blocks)))
+        self.blocks = nn.Sequential(*(ResidualBlock(width, gamma=gamma) for _ in range(blocks)))
         self.head = nn.Linear(width * 16, 10)
 
     def forward(self, x: Tensor) -> Tensor:

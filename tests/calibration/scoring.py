@@ -40,22 +40,26 @@ class Result:
     @property
     def alarms(self) -> tuple[Finding, ...]:
         """Findings above a notice that were ever open."""
-        return tuple(finding for finding in self.run.findings if finding.severity != "notice")
+        return self.run.alarms
 
     @property
     def catches(self) -> tuple[Finding, ...]:
         """Alarms with an accepted code, which like false ones need only have been open once."""
-        return tuple(finding for finding in self.alarms if finding.code in self.case.codes)
+        return tuple(finding for finding in self.alarms if finding.code in self.case.accepted)
 
     @property
     def caught_at_end(self) -> bool:
         """Whether a catch is still open at the end of the run."""
-        return any(finding.is_open for finding in self.catches)
+        return any(
+            finding.is_open and finding.severity != "notice" and finding.code in self.case.accepted
+            for finding in self.run.findings
+        )
 
     @property
     def right_cause(self) -> bool:
         """Whether a catch names the expected cause."""
-        return any(finding.cause == self.case.cause for finding in self.catches)
+        pairs = {(code, self.case.cause) for code in self.case.codes} | set(self.case.also)
+        return any((finding.code, finding.cause) in pairs for finding in self.catches)
 
     @property
     def right_layers(self) -> bool:

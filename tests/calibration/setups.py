@@ -33,11 +33,15 @@ class Setup:
         batch: From a step, counted from 0, to its batch.
         loss_fn: From the model and a batch to the scalar loss.
         steps: Number of optimizer steps.
-        chance_loss: Loss of the best constant prediction, in the unit of `loss_fn`.
+        chance_loss: Loss of the best constant prediction, in the unit of `loss_fn`, or of
+            `yardstick` where there is one.
         scaler: Scales the loss before backward.
         scheduler: Stepped after each optimizer step.
         before_watch: Runs once, before anything observes the model.
         autocast: Data type of CPU autocast around `loss_fn`.
+        yardstick: The loss that progress is measured by after training, on the last batches, where
+            the trained loss says little of it (games between two nets, rewards).
+        after_step: Runs after each optimizer step, given the step: trains a second net.
     """
 
     model: nn.Module
@@ -48,8 +52,10 @@ class Setup:
     chance_loss: float
     scaler: torch.amp.GradScaler | None = None
     scheduler: LRScheduler | None = None
-    before_watch: Callable[[], None] | None = None
+    before_watch: Callable[[], object] | None = None
     autocast: torch.dtype | None = None
+    yardstick: LossFn | None = None
+    after_step: Callable[[int], None] | None = None
 
 
 def sgd(lr: float = 0.05, momentum: float = 0.9) -> MakeOptimizer:
@@ -60,6 +66,11 @@ def sgd(lr: float = 0.05, momentum: float = 0.9) -> MakeOptimizer:
 def adam(lr: float = 1e-3) -> MakeOptimizer:
     """Adam with torch's defaults but for the learning rate."""
     return partial(torch.optim.Adam, lr=lr)
+
+
+def adamw(lr: float = 1e-3, weight_decay: float = 0.01) -> MakeOptimizer:
+    """AdamW with torch's defaults but for the learning rate and the decay."""
+    return partial(torch.optim.AdamW, lr=lr, weight_decay=weight_decay)
 
 
 def cross_entropy(model: nn.Module, batch: Batch, factor: float = 1.0) -> Tensor:

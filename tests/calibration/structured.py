@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -127,14 +129,12 @@ class Recurrent(nn.Module):
     """A recurrent layer read out at the last step.
 
     Args:
-        cell: `nn.RNN`, `nn.LSTM` or `nn.GRU`.
+        cell: Makes an `nn.RNN`, `nn.LSTM` or `nn.GRU`.
         inputs: Width of one step's input.
         units: Width of the state.
     """
 
-    def __init__(
-        self, cell: type[nn.RNN] | type[nn.LSTM] | type[nn.GRU], *, inputs: int, units: int
-    ) -> None:
+    def __init__(self, cell: Callable[..., nn.RNNBase], *, inputs: int, units: int) -> None:
         super().__init__()
         self.recurrent = cell(inputs, units, batch_first=True)
         self.head = nn.Linear(units, 10)

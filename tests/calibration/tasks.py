@@ -20,7 +20,8 @@ class Task:
 
     Attributes:
         inputs: `(samples, ...)`.
-        targets: `(samples,)` class indices.
+        targets: `(samples,)` class indices; values in a regression; `(samples, tokens)` in a
+            language model.
     """
 
     inputs: Tensor
@@ -52,6 +53,36 @@ def raw_digits() -> Task:
     """Digits with pixels from 0 to 255, as image files have them."""
     images, labels = pixels()
     return Task(images * (255.0 / 16.0), labels)
+
+
+def unit_digits() -> Task:
+    """Digits with pixels from 0 to 1, for outputs of a sigmoid."""
+    images, labels = pixels()
+    return Task(images / 16.0, labels)
+
+
+def transposed_digits() -> Task:
+    """Standardised digits, rows and columns swapped: new to a net that knows the digits."""
+    task = digits()
+    return Task(task.inputs.view(-1, 8, 8).transpose(1, 2).reshape(-1, 64), task.targets)
+
+
+def digits_in_steps(length: int) -> Task:
+    """Standardised digits as sequences of `length` steps, `(1797, length, 64 / length)`."""
+    task = digits()
+    return Task(task.inputs.view(len(task.inputs), length, -1), task.targets)
+
+
+def progressions(seed: int, *, vocabulary: int, length: int, samples: int = 2000) -> Task:
+    """Counting by 1, 2 or 3 modulo the vocabulary: name each next token.
+
+    Inputs and targets are `(samples, length)` tokens; only the first target cannot be known.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    first = torch.randint(vocabulary, (samples, 1), generator=generator)
+    stride = torch.randint(1, 4, (samples, 1), generator=generator)
+    tokens = (first + stride * torch.arange(length + 1)) % vocabulary
+    return Task(tokens[:, :-1], tokens[:, 1:])
 
 
 def recall(seed: int, *, length: int = 60, samples: int = 2048) -> Task:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
@@ -27,15 +27,19 @@ class Run:
 
     Attributes:
         losses: One per step.
-        progress: P = 1 - final loss / chance loss, the mean of the last 20 losses being final;
-            clamped to [-1, 1], and -1 if the loss is not finite.
-        findings: All of them, resolved ones included; empty if nothing watched.
+        progress: P = 1 - final loss / chance loss, the mean of the last 20 losses (or yardsticks,
+            where the setup has one) being final; clamped to [-1, 1], and -1 if it is not finite.
+        findings: All of them as they were at the end, resolved ones included; empty if nothing
+            watched.
+        alarms: Those that were ever above a notice, as they were when they last were. The watch
+            updates a finding in place, so `findings` alone forgets a warning that became a notice.
         history: The observed steps; empty if nothing watched.
     """
 
     losses: tuple[float, ...]
     progress: float
     findings: tuple[Finding, ...] = ()
+    alarms: tuple[Finding, ...] = ()
     history: Sequence[Snapshot] = ()
 
 
@@ -58,15 +62,49 @@ def train(setup: Setup, watch_factory: WatchFactory | None = None) -> Run:
     setup.model.train()
     if watch_factory is None:
         losses = run_steps(setup, None)
-        return Run(losses, progress(losses, setup.chance_loss))
+        return Run(losses, final_progress(setup, losses))
+    alarms = Alarms()
     with watch_factory(setup.model, setup.optimizer) as watch:
-        losses = run_steps(setup, watch)
+        losses = run_steps(setup, watch, alarms)
+    alarms.note(watch.findings)
     return Run(
-        losses, progress(losses, setup.chance_loss), tuple(watch.findings), tuple(watch.history)
+        losses,
+        final_progress(setup, losses),
+        tuple(watch.findings),
+        alarms.noted,
+        tuple(watch.history),
     )
 
 
-def run_steps(setup: Setup, watch: Watch | None) -> tuple[float, ...]:
+class Alarms:
+    """What was ever above a notice, one finding for each code and cause."""
+
+    def __init__(self) -> None:
+        self._last: dict[tuple[str, str], Finding] = {}
+
+    def note(self, findings: Iterable[Finding]) -> None:
+        """Keep the findings above a notice in place of their earlier states."""
+        for finding in findings:
+            if finding.severity != "notice":
+                self._last[finding.code, finding.cause] = finding
+
+    @property
+    def noted(self) -> tuple[Finding, ...]:
+        """In the order in which they first rose above a notice."""
+        return tuple(self._last.values())
+
+
+def final_progress(setup: Setup, losses: Sequence[float]) -> float:
+    """P of a run that is over, by its yardstick if it has one."""
+    if setup.yardstick is None:
+        return progress(losses, setup.chance_loss)
+    last = range(setup.steps - FINAL_LOSSES, setup.steps)
+    with torch.no_grad():
+        measured = [float(setup.yardstick(setup.model, setup.batch(step))) for step in last]
+    return progress(measured, setup.chance_loss)
+
+
+def run_steps(setup: Setup, watch: Watch | None, alarms: Alarms | None = None) -> tuple[float, ...]:
     """The loop itself; returns the loss of each step."""
     losses: list[Tensor] = []
     for step in range(setup.steps):
@@ -76,6 +114,10 @@ def run_steps(setup: Setup, watch: Watch | None) -> tuple[float, ...]:
         if watch is not None:
             watch.observe_loss(loss)
         backward_and_step(setup, loss)
+        if setup.after_step is not None:
+            setup.after_step(step)
+        if watch is not None and alarms is not None:
+            alarms.note(watch.findings)
         losses.append(loss.detach())
     return tuple(torch.stack(losses).tolist())
 
