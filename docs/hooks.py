@@ -1,7 +1,6 @@
 """MkDocs hook: rule pages and tables from the code, formulas as MathML.
 
-A rule's page is its module docstring, so that the text cannot drift from the rule. A page asks for
-a table by a line of its own, `<!-- table: rules -->`.
+A page asks for a table by a line of its own, `<!-- table: rules -->`.
 """
 
 from __future__ import annotations
@@ -9,36 +8,53 @@ from __future__ import annotations
 import html
 import inspect
 import re
-import sys
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import fields
+from collections.abc import Callable
 from functools import partial
 from importlib import import_module
 from pkgutil import iter_modules
 
 from latex2mathml.converter import convert
+from markdown.extensions.toc import slugify
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
+from rule_page import causes_of, qualified_name, rule_page, rule_path, summary, table
 
 from gradwatch import fixes
 from gradwatch.finding import Fix
 from gradwatch.layer import Layer
-from gradwatch.report_words import figure
-from gradwatch.rules import ALL_RULES, PRECEDENCE, Rule
+from gradwatch.report_words import fix_caveats
+from gradwatch.rules import ALL_RULES, PRECEDENCE
 from gradwatch.snapshot import STATISTICS, Needs
 from gradwatch.tensorboard.scalars import OPEN_FINDINGS, SNAPSHOT_SCALARS
 
 TABLE_MARKER = re.compile(r"^<!-- table: (\w+) -->$", re.MULTILINE)
 INLINE_FORMULA = re.compile(r'<span class="arithmatex">\\\((.*?)\\\)</span>', re.DOTALL)
 BLOCK_FORMULA = re.compile(r'<div class="arithmatex">\s*\\\[(.*?)\\\]\s*</div>', re.DOTALL)
-PRIME = re.compile(r"<msup>(<mi>\w</mi>)<mi>&#x02032;</mi></msup>")
+PRIME = "<mo lspace='0' rspace='0'>&#x02032;</mo>"
+MENDED: tuple[tuple[str, str], ...] = (
+    # As a superscript a prime is drawn twice as small as it is meant to be, and hardly seen.
+    (r"<msup>(<mi>\w</mi>)<mi>&#x02032;</mi></msup>", rf"\1{PRIME}"),
+    (
+        r"<msubsup>(<mi>\w</mi>)(<mi>\w</mi>)<mi>&#x02032;</mi></msubsup>",
+        rf"<msub><mrow>\1{PRIME}</mrow>\2</msub>",
+    ),
+    # Operators by the converter's book, set too wide here: a derivative's d, a fraction's slash.
+    (r"<mo>(&#x02202;)</mo>", r"<mi>\1</mi>"),
+    (r"<mo>(&#x0002F;)</mo>", r"<mo lspace='0.1em' rspace='0.1em'>\1</mo>"),
+    (r"<mo>(&#x0007C;)</mo>", r"<mo stretchy='false' lspace='0' rspace='0'>\1</mo>"),
+    (r"<mi>:</mi>", "<mo>:</mo>"),
+)
+"""Pattern in a MathML element → what stands in its place."""
+
 RULES_SECTION = "Rules"
 
 EXAMPLE_LAYERS = (
-    Layer("body.0", "Linear", 0, activation="sigmoid", activation_module="body.1"),
-    Layer("body.2", "Linear", 1, activation="relu", activation_module="body.3", inputs=(0,)),
+    Layer(
+        "body.0", "Linear", fan_in=64, fan_out=64, activation="sigmoid", activation_module="body.1"
+    ),
+    Layer("body.2", "Linear", fan_in=64, fan_out=64, activation="relu", activation_module="body.3"),
 )
 """Layers that the snippets on the page of fixes name."""
 
@@ -59,9 +75,20 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """The files with one generated page a rule."""
+    links = _fix_links()
     for rule in ALL_RULES:
-        files.append(File.generated(config, rule_path(rule), content=rule_page(rule)))
+        files.append(File.generated(config, rule_path(rule), content=rule_page(rule, links)))
     return files
+
+
+def _fix_links() -> dict[str, str]:
+    """Qualified name of a function that makes a fix → link to its section, from a rule's page."""
+    links = {}
+    for module in iter_modules(fixes.__path__):
+        for make in () if module.ispkg else _fix_functions(module.name):
+            title = make(EXAMPLE_LAYERS).title
+            links[qualified_name(make.func)] = f"[{title}](../fixes.md#{slugify(title, '-')})"
+    return links
 
 
 def on_page_markdown(markdown: str, page: Page, **_: object) -> str:
@@ -92,81 +119,24 @@ def mathml(latex: str, *, display: str) -> str:
         latex: LaTeX as it stands in HTML, entities included.
         display: "inline" or "block".
     """
-    element = convert(html.unescape(latex).strip(), display=display)
-    # As a superscript a prime is drawn twice as small as it is meant to be, and hardly seen.
-    return PRIME.sub(r"\1<mo lspace='0' rspace='0'>&#x02032;</mo>", element)
-
-
-def rule_path(rule: Rule) -> str:
-    """Where a rule's page lies below `docs`; codes never change, so neither do links."""
-    return f"rules/{rule.code.lower()}.md"
-
-
-def docstring(rule: Rule) -> str:
-    """The docstring of the module that defines a rule."""
-    return inspect.cleandoc(sys.modules[type(rule).__module__].__doc__ or "")
-
-
-def summary(rule: Rule) -> str:
-    """What a rule finds, in one sentence: the first paragraph of its module."""
-    return " ".join(docstring(rule).partition("\n\n")[0].split())
-
-
-def rule_page(rule: Rule) -> str:
-    """A rule's page: docstring, how many samples it needs, thresholds."""
-    body = docstring(rule).partition("\n\n")[2]
-    parts = [
-        f"# {rule.code} {rule.name}",
-        summary(rule),
-        body,
-        "## When it speaks",
-        _when(rule),
-        "## Thresholds",
-        _thresholds(rule),
-    ]
-    return "\n\n".join(parts) + "\n"
-
-
-def _when(rule: Rule) -> str:
-    reads = {
-        "signals": "samples with forward and backward signals",
-        "parameters": "every sample, with or without signals",
-    }[rule.needs]
-    after = "" if not rule.warm_up else f", leaving out the first {rule.warm_up} of the run"
-    windows = "one window" if rule.persistence == 1 else f"{rule.persistence} windows in a row"
-    size = "one sample" if rule.size == 1 else f"{rule.size} samples"
-    return f"It reads {reads}{after}. It needs {windows} of {size} that agree."
-
-
-def _thresholds(rule: Rule) -> str:
-    rows = [
-        (f"`{entry.name}`", figure(getattr(rule, entry.name)), *_unit_and_source(entry.metadata))
-        for entry in fields(rule)
-    ]
-    if not rows:
-        return "None: what it looks for is either there or not."
-    intro = "Change one with `dataclasses.replace(rule, name=value)`.\n\n"
-    return intro + _table(("threshold", "default", "unit", "source"), rows)
-
-
-def _unit_and_source(metadata: object) -> tuple[str, str]:
-    entries = dict(metadata)  # type: ignore[call-overload]  # a mapping proxy
-    return entries["unit"], entries["source"]
+    element: str = convert(html.unescape(latex).strip(), display=display)
+    for pattern, mended in MENDED:
+        element = re.sub(pattern, mended, element)
+    return element
 
 
 def statistics_table(needs: Needs) -> str:
     """Every stored statistic that needs parameters or signals, in the order of a snapshot."""
     rows = [
         (
-            f"`{statistic.name}`",
-            f"${statistic.formula}$",
-            statistic.unit,
-            f"{statistic.meaning}<br><small>{statistic.source}</small>",
+            f"`{statistic.name}`<br>{statistic.unit}",
+            f'<span class="formula">${statistic.formula}$</span>{statistic.meaning}'
+            f"<br><small>{statistic.source}</small>",
         )
         for statistic in STATISTICS
         if statistic.needs == needs
     ]
-    return _table(("name", "formula", "unit", "what it says, and where it comes from"), rows)
+    return table(("name and unit", "formula, what it says, and where it comes from"), rows)
 
 
 def fix_sections() -> str:
@@ -179,7 +149,7 @@ def fix_sections() -> str:
     return "\n\n".join(parts)
 
 
-def _fix_functions(name: str) -> list[Callable[[tuple[Layer, ...]], Fix]]:
+def _fix_functions(name: str) -> list[partial[Fix]]:
     """The functions of a family that make a fix, with their required figures filled in."""
     family = import_module(f"{fixes.__name__}.{name}")
     makers = []
@@ -193,10 +163,13 @@ def _fix_functions(name: str) -> list[Callable[[tuple[Layer, ...]], Fix]]:
 
 
 def _fix_section(fix: Fix) -> str:
-    rate = "\n\nUsually with a smaller learning rate." if fix.lower_learning_rate else ""
+    caveats = "".join(f"- {caveat}\n" for caveat in fix_caveats(fix))
+    code = "\n\n".join(
+        f"{framework}\n\n```python\n{fix.snippets[key]}\n```"
+        for key, framework in (("torch", "PyTorch:"), ("keras", "Keras:"))
+    )
     return (
-        f"### {fix.title}\n\n{fix.rationale}{rate}\n\n<small>{fix.reference}</small>\n\n"
-        f"```python\n{fix.snippets['torch']}\n```"
+        f"### {fix.title}\n\n{fix.rationale}\n\n{caveats}\n<small>{fix.reference}</small>\n\n{code}"
     )
 
 
@@ -205,31 +178,24 @@ def scalars_table() -> str:
     rows = [
         (f"`{scalar.tag}`", scalar.description) for scalar in (*SNAPSHOT_SCALARS, OPEN_FINDINGS)
     ]
-    return _table(("tag", "what it says"), rows)
+    return table(("tag", "what it says"), rows)
 
 
 def rules_table() -> str:
     """Every rule, by code."""
     rows = [
-        (f"[{rule.code}]({rule.code.lower()}.md)", rule.name, summary(rule)) for rule in ALL_RULES
+        (
+            f"[{rule.code}]({rule.code.lower()}.md)<br>{rule.name}",
+            f"{summary(rule)}<br><small>{', '.join(causes_of(rule))}</small>",
+        )
+        for rule in ALL_RULES
     ]
-    return _table(("code", "name", "what it finds"), rows)
+    return table(("rule", "what it finds, and the causes that it names"), rows)
 
 
 def precedence_list() -> str:
     """The codes in the order in which one explains the others away."""
     return " → ".join(f"[{code}]({code.lower()}.md)" for code in PRECEDENCE)
-
-
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(_cell(cell) for cell in line) + " |" for line in lines)
-
-
-def _cell(text: str) -> str:
-    r"""Text for a table cell; a bare bar would end it, `\vert` draws the same bar in a formula."""
-    formula = text.startswith("$")
-    return text.replace("|", r"\vert " if formula else r"\|")
 
 
 TABLES: dict[str, Callable[[], str]] = {

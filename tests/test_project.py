@@ -3,6 +3,7 @@
 import re
 import subprocess
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,25 @@ def test_no_other_file_of_the_package_spells_the_version_out():
     sources = [*(ROOT / "gradwatch").rglob("*.py"), ROOT / "pyproject.toml"]
     holders = [path.name for path in sources if spelled in path.read_text(encoding="utf-8")]
     assert holders == ["_version.py"]
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "docs/figures.md"])
+def test_a_module_that_a_page_runs_is_there(page):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    named = set(re.findall(r"python -m (tests[\w.]+)", text))
+    assert named
+    assert [name for name in sorted(named) if find_spec(name) is None] == []
+
+
+def test_every_long_run_is_in_the_contributing_notes():
+    notes = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    runs = {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__main__")
+        for path in (ROOT / "tests").rglob("*.py")
+        if re.search(r"^if __name__ ==", path.read_text(encoding="utf-8"), re.MULTILINE)
+    }
+    assert runs
+    assert [name for name in sorted(runs) if f"`python -m {name}`" not in notes] == []
 
 
 def test_the_changelog_has_a_section_for_this_version():
