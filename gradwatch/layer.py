@@ -59,6 +59,11 @@ class Layer:
         return self.activation in RELU_LIKE
 
     @property
+    def keeps_width(self) -> bool:
+        """Whether it gives as many features as it takes, so that a skip fits around it."""
+        return self.weighted and not self.recurrent and self.fan_in == self.fan_out
+
+    @property
     def is_gated(self) -> bool:
         """Whether this is a recurrent layer with gates."""
         return self.kind in GATED

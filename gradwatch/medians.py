@@ -28,7 +28,8 @@ def nan_median(values: NDArray[Any], *, least: int) -> NDArray[np.float32]:
         last = np.maximum(count - 1, 0)
         lower = np.take_along_axis(by_size, (last // 2)[np.newaxis], axis=0)[0]
         upper = np.take_along_axis(by_size, ((last + 1) // 2)[np.newaxis], axis=0)[0]
-    middle = np.where(lower == upper, lower, lower / 2 + upper / 2)
+    with np.errstate(invalid="ignore"):  # the middle of -inf and inf is no number
+        middle = np.where(lower == upper, lower, lower / 2 + upper / 2)
     return np.where(count >= least, middle, np.nan).astype(np.float32)
 
 

@@ -45,7 +45,7 @@ def replay(
         rules: Rules to run.
         screening: See `Watcher`.
     """
-    history, framework = History(), recording.parts[-1].facts.framework
+    history, framework = History(), recording.sessions[-1].framework
     parts: list[tuple[int | None, tuple[Finding, ...]]] = []
     for session in recording.parts:
         watcher = _watched(session, rules, screening=screening)

@@ -55,7 +55,7 @@ def run_entry(directory: str, recording: Recording, report: Report) -> dict[str,
         recording: What they hold.
         report: What the rules say of it.
     """
-    newest = recording.parts[-1].facts
+    newest = recording.sessions[-1]
     history = report.history
     return {
         "directory": directory,

@@ -112,7 +112,10 @@ def _on_logits(layers: Sequence[Layer]) -> dict[str, str]:
 
 
 def _is_binary(layers: Sequence[Layer]) -> bool:
-    return any(layer.activation in _SIGMOID for layer in layers)
+    return any(
+        layer.activation in _SIGMOID or (layer.activation is None and layer.fan_out == 1)
+        for layer in layers
+    )
 
 
 def _losses(layers: Sequence[Layer]) -> tuple[str, str]:

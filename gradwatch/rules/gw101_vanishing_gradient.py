@@ -196,13 +196,13 @@ def _path(window: Window) -> flow.Path | None:
 
 
 def _fixes(cause: str, layers: list[Layer]) -> tuple[Fix, ...]:
+    skips = [residual_path(layers)] if any(layer.keeps_width for layer in layers) else []
     if cause == "activation":
-        first = (relu_with_he(layers), residual_path(layers), insert_normalisation(layers))
+        first = (relu_with_he(layers), *skips, insert_normalisation(layers))
         return (*first, stacked_autoencoders(layers))
     if cause == "learning rate":
         rate = (lower_learning_rate(layers, factor=0.1), warm_up(layers))
         return (*rate, clip_gradients(layers), insert_normalisation(layers))
     if cause == "weights":
-        paths = (residual_path(layers), insert_normalisation(layers))
-        return (matching_initialisation(layers), *paths)
-    return (insert_normalisation(layers), residual_path(layers))
+        return (matching_initialisation(layers), *skips, insert_normalisation(layers))
+    return (insert_normalisation(layers), *skips)

@@ -180,5 +180,5 @@ def _fixes(cause: Cause, layers: list[Layer]) -> tuple[Fix, ...]:
         return (clip, orthogonal_recurrent(layers))
     if cause == "learning rate":
         return (lower_learning_rate(layers, factor=0.1), warm_up(layers), clip)
-    paths = (insert_normalisation(layers), residual_path(layers))
-    return (matching_initialisation(layers), *paths, clip)
+    skips = [residual_path(layers)] if any(layer.keeps_width for layer in layers) else []
+    return (matching_initialisation(layers), insert_normalisation(layers), *skips, clip)

@@ -115,6 +115,7 @@ class NonFiniteValue(Rule):
             rows = _fastest_grower(window.history.last_finite) or rows
         cause = self._cause(window.history, onset)
         layers = [onset.layers[row] for row in rows]
+        inputs = self._bad_inputs(window.history, onset)
         yield Diagnosis(
             cause=cause,
             rows=rows,
@@ -125,17 +126,21 @@ class NonFiniteValue(Rule):
                 "last_finite_step": float("nan" if before is None else before.step),
                 "nonfinite_tensors": float(np.nansum(onset.nonfinite_count)),
             },
-            fixes=Deferred(lambda: _fixes(cause, layers)),
+            fixes=Deferred(lambda: _fixes(cause, layers, inputs)),
             covers=frozenset(range(len(window.layers))),
         )
 
     def suspects(self, samples: Samples) -> Flags:
         return ~samples.is_finite
 
+    def _bad_inputs(self, history: History, onset: Snapshot) -> dict[Layer, float]:
+        """First layers that read what is not finite, else those that read what is large: rms."""
+        infinite = large_inputs(onset, float(np.finfo(np.float32).max))
+        found = infinite or large_inputs(history.first_signals, self.large_input)
+        return {onset.layers[row]: rms for row, rms in found.items()}
+
     def _cause(self, history: History, onset: Snapshot) -> Cause:
-        first = list(flow.input_rows(onset.layers))
-        raw = large_inputs(history.first_signals, self.large_input)
-        if np.isinf(onset.input_rms[first]).any() or raw:
+        if self._bad_inputs(history, onset):
             return "inputs"
         if history.largest_update_ratio > self.large_update:
             return "learning rate"
@@ -185,10 +190,10 @@ def _message(onset: Snapshot, before: Snapshot | None, side: str, *, seen_begin:
     )
 
 
-def _fixes(cause: Cause, layers: list[Layer]) -> tuple[Fix, ...]:
+def _fixes(cause: Cause, layers: list[Layer], inputs: dict[Layer, float]) -> tuple[Fix, ...]:
     find = find_first_nonfinite(layers)
     if cause == "inputs":
-        return (find, standardise_inputs(layers, input_rms=float("inf")))
+        return (find, standardise_inputs(list(inputs), input_rms=max(inputs.values())))
     if cause == "precision":
         return (gradient_scaler(layers), bfloat16(layers), find)
     if cause == "learning rate":

@@ -49,7 +49,9 @@ fewer or wider layers. For `learning rate`: a smaller one, a warm-up, clipping, 
 
 ## When it is wrong
 
-A network whose outputs are meant to agree, such as one that predicts a constant.
+A network whose outputs are meant to agree, such as one that predicts a constant. The first axis of
+an output is taken for the examples, except in recurrent layers with time first: in a transformer
+with `batch_first=False` the spread is one over positions.
 
 ## References
 
@@ -139,14 +141,13 @@ class RankCollapse(Rule):
         if not rows or (began_vanishing(window, self.depth) and not self._fits(window, rows)):
             return
         least = float(spread[list(rows)].min())
-        guilty = [layers[row] for row in rows]
         cause: Cause = "learning rate" if self._was_well(window.history, rows) else "depth"
         yield Diagnosis(
             cause=cause,
             rows=rows,
             severity=self._severity(window, any_dead=bool(dead.size)),
             message=(
-                f"From layer {guilty[0].name} on, the outputs of all examples point one way "
+                "After {layers} the outputs of all examples point one way "
                 f"(spread of direction {max(least, 0.0):.0e}): the network cannot tell its inputs "
                 + ("apart." if cause == "depth" else "apart. At the first step it could.")
             ),
@@ -190,7 +191,7 @@ class RankCollapse(Rule):
         if first is None or not flowed_at_first(history, self.well_at_first):
             return False
         known = first.direction_spread[[row for row in rows if row < len(first.layers)]]
-        return bool((known > self.at_inputs).all())
+        return bool(known.size and (known > self.at_inputs).all())
 
     def _fits(self, window: Window, rows: tuple[int, ...]) -> bool:
         """Whether the weights up to the rows have the size that their activations call for.

@@ -54,7 +54,7 @@ from gradwatch.fixes.learning_rate import raise_learning_rate
 from gradwatch.history import Window
 from gradwatch.rules.base import Deferred, Diagnosis, Rule, threshold
 from gradwatch.samples import Flags, Samples
-from gradwatch.snapshot import State
+from gradwatch.snapshot import FloatArray, State
 
 
 @dataclass(frozen=True)
@@ -85,10 +85,10 @@ class StalledUpdate(Rule):
         trained = window.always(State.TRAINED)
         if not trained.any() or not window.history.largest_update_ratio < self.ever:
             return
-        update = float(np.median(window.typical.update_ratio[trained]))
+        update = _median(window.typical.update_ratio[trained])
         elasticity = window.median(attrgetter("elasticity"))[trained]
         largest = float(np.nan_to_num(elasticity, nan=0.0).max())
-        relative = float(np.nanmedian(window.median(attrgetter("relative_grad"))[trained]))
+        relative = _median(window.median(attrgetter("relative_grad"))[trained])
         if not update < self.update or largest > self.steep:
             return
         if not relative > self.relative:
@@ -115,5 +115,11 @@ class StalledUpdate(Rule):
         )
 
     def suspects(self, samples: Samples) -> Flags:
-        small = samples.any_below("update_ratio", self.update)
+        small = (samples.statistic("update_ratio") <= self.update).any(axis=1)
         return small & (samples.largest_update_ratio < self.ever)
+
+
+def _median(figures: FloatArray) -> float:
+    """Median of what was observed, NaN where nothing was."""
+    known = figures[~np.isnan(figures)]
+    return float(np.median(known)) if known.size else float("nan")

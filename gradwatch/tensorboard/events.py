@@ -174,7 +174,11 @@ def read_records(path: Path, *, tell: Callable[[str], None]) -> Iterator[bytes]:
                 )
                 return
             body = file.read(length)
-            if masked_crc(body) == _CHECKSUM.unpack(file.read(_CHECKSUM.size))[0]:
+            checksum = file.read(_CHECKSUM.size)
+            if len(checksum) < _CHECKSUM.size:
+                tell(f"{path} has become shorter while it was read, at byte {offset:,}.")
+                return
+            if masked_crc(body) == _CHECKSUM.unpack(checksum)[0]:
                 yield body
             else:
                 tell(f"{path} is damaged at byte {offset:,}; one record is left out.")

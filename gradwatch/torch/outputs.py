@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from gradwatch.torch.reading import sampling_stride
+
 LEAST_EXAMPLES = 8
 """Examples below which their directions say nothing."""
 
@@ -41,18 +43,26 @@ def direction_spread(output: Tensor) -> Tensor | None:
     """
     if output.ndim < 2 or len(output) < LEAST_EXAMPLES or output.is_complex():
         return None
-    vectors = output.detach()[:MOST_EXAMPLES].flatten(1)
+    vectors = _in_memory_order(output.detach()[:MOST_EXAMPLES]).flatten(1)
     count, features = vectors.shape
     if features < LEAST_FEATURES:
         return None
-    if features > MOST_FEATURES:
-        vectors = vectors[:, :: -(-features // MOST_FEATURES)]
-    vectors = vectors.float()
-    lengths = torch.linalg.vector_norm(vectors, dim=1)
-    # An example of length 0 points nowhere: it counts as different from all others.
-    total = lengths.clamp_min(torch.finfo(torch.float32).tiny).reciprocal() @ vectors
-    spread: Tensor = 1 - total.dot(total) / count**2
+    vectors = vectors[:, :: sampling_stride(features, MOST_FEATURES)].float()
+    lengths = torch.linalg.vector_norm(vectors, dim=1, keepdim=True)
+    # An example of length 0 points nowhere: it counts as different from all others. No product of
+    # matrices here: under autocast it would be one of half precision.
+    total = (vectors / lengths.clamp_min(torch.finfo(torch.float32).tiny)).sum(0)
+    spread: Tensor = 1 - (total * total).sum() / count**2
     return spread
+
+
+def _in_memory_order(examples: Tensor) -> Tensor:
+    """The axes of each example in the order of the memory, so that flattening is a view."""
+    if examples.is_contiguous():
+        return examples
+    strides = examples.stride()
+    axes = sorted(range(1, examples.ndim), key=lambda axis: -strides[axis])
+    return examples.permute(0, *axes)
 
 
 def logits_of(output: Tensor, unit_axis: int) -> Tensor | None:
@@ -69,8 +79,14 @@ def logits_of(output: Tensor, unit_axis: int) -> Tensor | None:
         return None
     units = output.shape[unit_axis]
     examples = max(min(MOST_EXAMPLES, MOST_LOGITS // units), 1)
-    rows: Tensor = output.detach().movedim(unit_axis, -1).reshape(-1, units)[:examples]
-    return rows.to(torch.float32, copy=True)
+    rows = output.detach().movedim(unit_axis, -1)
+    wanted = examples
+    for axis in range(rows.ndim - 1):
+        taken = min(rows.shape[axis], wanted)
+        rows = rows.narrow(axis, 0, taken)
+        wanted = -(-wanted // taken)
+    few: Tensor = rows.reshape(-1, units)[:examples]
+    return few.to(torch.float32, copy=True)
 
 
 def logit_misfit_ratio(logits: Tensor, gradient: Tensor) -> Tensor:

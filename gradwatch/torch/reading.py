@@ -219,13 +219,20 @@ def strided_sample(values: Tensor) -> Tensor:
         values = values.permute(sorted(range(values.ndim), key=lambda axis: -strides[axis]))
     if values.numel() <= SAMPLE_ELEMENTS:
         return values.reshape(-1)
-    return values.reshape(-1)[:: _stride(values.numel())]
+    return values.reshape(-1)[:: sampling_stride(values.numel(), SAMPLE_ELEMENTS)]
 
 
 @lru_cache(maxsize=4096)
-def _stride(count: int) -> int:
-    """The smallest stride that gives at most 4,096 samples and is coprime to the count."""
-    stride = math.ceil(count / SAMPLE_ELEMENTS)
+def sampling_stride(count: int, most: int) -> int:
+    """The smallest stride that gives at most so many samples and is coprime to the count.
+
+    So a sample never runs down a single column, whatever the sizes.
+
+    Args:
+        count: Elements, at least 1.
+        most: Samples, at most.
+    """
+    stride = math.ceil(count / most)
     while math.gcd(stride, count) > 1:
         stride += 1
     return stride

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from gradwatch.torch.reading import widest
 
@@ -16,6 +16,17 @@ LEAST_CALLS = 8
 def time_axis(gradient: Tensor, *, batch_first: bool) -> int:
     """The axis of a recurrent layer's input that counts time steps."""
     return 1 if batch_first and gradient.ndim == 3 else 0
+
+
+def by_example(module: nn.Module, output: Tensor) -> Tensor:
+    """A layer's output with the examples on the first axis, where a recurrent one has time there.
+
+    Args:
+        module: The layer.
+        output: Its output, or the packed values of it.
+    """
+    time_first = isinstance(module, nn.RNNBase) and not module.batch_first and output.ndim == 3
+    return output.transpose(0, 1) if time_first else output
 
 
 def squares_over_time(gradient: Tensor, axis: int) -> Tensor:

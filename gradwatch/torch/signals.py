@@ -28,6 +28,7 @@ from gradwatch.torch.internals import (
 )
 from gradwatch.torch.passes import Pass, Run, floating_tensors
 from gradwatch.torch.reading import Key
+from gradwatch.torch.recurrent import by_example
 from gradwatch.torch.rows import Rows
 from gradwatch.torch.taps import Taps
 
@@ -247,7 +248,8 @@ class Signals:
                 first = key
                 owner.output_dtypes[row] = tensor.dtype
                 self._taps.take_norm(owner, self._key(row, "output_norm"), tensor)
-                self._taps.take_spread(owner, self._key(row, "direction_spread"), tensor)
+                examples = by_example(frame.module, tensor)
+                self._taps.take_spread(owner, self._key(row, "direction_spread"), examples)
                 if self._rows.is_last(row):
                     self._tap_logits(frame.module, row, tensor)
             owner.first_part[key.part] = first.part

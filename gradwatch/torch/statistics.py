@@ -116,7 +116,8 @@ def store_signals(
             _gradients(counted, row, activations.get(row, {})),
             _activations(counted, row, activations.get(row, {})),
             _time(collected, counted, row, repeated=layer.recurrent),
-            _means(counted, row, ("direction_spread", "logit_misfit_ratio")),
+            _means(counted, row, ("direction_spread",)),
+            _last(counted, row, "logit_misfit_ratio"),
         ):
             for name, figure in statistics.items():
                 by_name[name][row] = figure
@@ -175,6 +176,12 @@ def _activations(
     ]
     statistics = {"activation_gain_log10": sum(gains)} if gains else {}
     return statistics | _means(counted, row, ("mean_slope", "saturation_fraction", "dead_fraction"))
+
+
+def _last(counted: _Figures, row: int, name: str) -> dict[str, float]:
+    """The figure of the last call, which is the nearest to the loss, if there is one."""
+    parts = counted.parts(row, name)
+    return {name: parts[max(parts)]} if parts else {}
 
 
 def _means(counted: _Figures, row: int, names: Iterable[str]) -> dict[str, float]:

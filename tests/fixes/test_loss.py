@@ -15,8 +15,8 @@ from .nets import run_torch
 LOGITS = torch.linspace(-3, 3, 12).view(4, 3)
 
 
-def head(activation: str | None, module: str | None = None) -> Layer:
-    return Layer("head", "Linear", activation=activation, activation_module=module)
+def head(activation: str | None, module: str | None = None, *, units: int = 3) -> Layer:
+    return Layer("head", "Linear", fan_out=units, activation=activation, activation_module=module)
 
 
 def value(layer: Layer, targets: torch.Tensor) -> torch.Tensor:
@@ -35,6 +35,12 @@ def test_a_tanh_output_gets_the_binary_cross_entropy_of_targets_from_minus_one_t
     targets = torch.rand(4, 3) * 2 - 1
     expected = F.binary_cross_entropy((LOGITS.tanh() + 1) / 2, (targets + 1) / 2)
     torch.testing.assert_close(value(head("tanh"), targets), expected)
+
+
+def test_a_single_output_is_squashed_by_a_sigmoid():
+    fix = bare_logits([head(None, units=1)])
+    assert "take out the sigmoid" in fix.title
+    assert "binary_cross_entropy_with_logits" in fix.snippets["torch"]
 
 
 @pytest.mark.parametrize("activation", [None, "softmax"])

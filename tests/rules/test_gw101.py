@@ -216,6 +216,14 @@ def test_three_bad_samples_of_five_are_needed_in_both_windows(bad, fires):
     assert bool(present(RULE, history)) is fires
 
 
+@pytest.mark.parametrize(("fan_out", "kinds"), [(64, 4), (32, 3)], ids=["same", "other width"])
+def test_a_skip_is_suggested_where_a_layer_keeps_its_width(fan_out, kinds):
+    layers = chain(9, activation="sigmoid", fan_out=fan_out)
+    fixes = only(RULE, steady(layers, **backward_signals(layers, activation=-0.7))).fixes
+    assert len(fixes) == kinds
+    assert ("residual" in {fix.kind for fix in fixes}) is (fan_out == 64)
+
+
 @pytest.mark.parametrize(("slope", "cause"), [(-0.1, "learning rate"), (-0.3, "activation")])
 def test_a_signal_that_came_through_at_first_was_spoilt_by_training(slope, cause):
     """B in the first sample is the sum of the slopes, above -1.5 or below it."""

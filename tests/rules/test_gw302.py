@@ -236,6 +236,15 @@ def test_nan_after_large_steps_blames_large_inputs_first(rms, cause):
     assert only(RULE, history).cause == cause
 
 
+def test_the_fix_for_large_inputs_names_the_layer_that_reads_them():
+    history = steady(LAYERS, steps=range(3), input_rms=[120.0, 1, 1, 1][: len(LAYERS)])
+    history.append(snapshot(LAYERS, 3, **GONE))
+    _, standardise = only(RULE, history).fixes
+    assert standardise.kind == "inputs"
+    assert LAYERS[0].name in standardise.snippets["torch"] + standardise.title
+    assert "not finite" not in standardise.snippets["torch"]
+
+
 def test_a_loss_that_alone_is_not_finite_is_named_as_such():
     message = only(RULE, ending(loss=np.inf)).message
     assert "loss" in message

@@ -11,7 +11,7 @@ from torch import nn
 
 from gradwatch.rules import ALL_RULES
 from gradwatch.rules.gw404_rank_collapse import RankCollapse
-from gradwatch.testing import backward_signals, chain, snapshot, steady
+from gradwatch.testing import backward_signals, chain, history_of, snapshot, steady
 from gradwatch.watcher import Watcher
 
 from .contract import ScaleFree, WindowedRule, alarms, below, only, present
@@ -115,6 +115,12 @@ def test_examples_that_differed_in_the_first_sample_were_trained_into_one_way(at
     diagnosis = only(RULE, history)
     assert diagnosis.cause == cause
     assert (diagnosis.fixes[0].kind == "learning_rate") is (cause == "learning rate")
+
+
+def test_a_layer_that_came_late_was_not_well_at_first():
+    first = snapshot(LAYERS[:1], 0, direction_spread=0.4)
+    late = [snapshot(LAYERS, step, **COLLAPSED) for step in range(1, 12)]
+    assert only(RULE, history_of([first, *late])).cause == "depth"
 
 
 def test_behind_saturated_layers_it_is_their_doing():

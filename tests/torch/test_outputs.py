@@ -49,6 +49,38 @@ def test_too_few_examples_or_features_have_no_spread(shape):
     assert direction_spread(torch.randn(shape)) is None
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_autocast_does_not_make_it_coarse(dtype):
+    torch.manual_seed(0)
+    output = torch.ones(64, 16) + 0.03 * torch.randn(64, 16)
+    output[0] = 0.0
+    expected = float(direction_spread(output))
+    with torch.autocast("cpu", dtype=dtype):
+        assert float(direction_spread(output)) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("size", [224, 256])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
+def test_of_images_no_single_column_is_looked_at(size, layout):
+    """Examples that agree but for one column of pixels, which padding makes common."""
+    torch.manual_seed(0)
+    output = torch.randn(8, 16, size, size)
+    output[..., 0] = 1.0
+    found = direction_spread(output.contiguous(memory_format=layout))
+    assert float(found) == pytest.approx(1 - 1 / 8, abs=0.02)
+
+
+def test_a_recurrent_layer_with_time_first_is_judged_by_example():
+    torch.manual_seed(0)
+    model = nn.LSTM(4, 8)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    inputs = torch.randn(12, 1, 4).expand(12, 16, 4).contiguous()
+    with gradwatch.watch(model, optimizer, every=1, verbose=0) as watch:
+        model(inputs)[0].sum().backward()
+        optimizer.step()
+    assert watch.history[0].direction_spread[0] == pytest.approx(0.0, abs=1e-6)
+
+
 def test_of_large_outputs_a_sample_is_looked_at():
     torch.manual_seed(0)
     output = torch.randn(512, 64, 24, 24) + 1.0
@@ -137,6 +169,8 @@ def test_units_may_be_on_any_axis_and_few_examples_are_copied():
     assert rows.shape == (18, 5)
     assert torch.equal(rows[1], output[0, :, 0, 1])
     assert logits_of(torch.randn(100, 40_000), 1).shape == (1, 40_000)
+    assert logits_of(torch.randn(8, 5, 64, 64), 1).shape == (64, 5)
+    assert logits_of(torch.randn(16, 33, 7), 2).shape == (64, 7)
     assert logits_of(torch.randn(5), 0) is None
 
 
