@@ -53,7 +53,7 @@ def main() -> None:
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     out = argparse.ArgumentParser(prog="python -m tests.calibration", description=__doc__)
-    out.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
+    out.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     out.add_argument(
         "--set",
         choices=CASE_SETS,
