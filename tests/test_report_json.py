@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -193,3 +194,14 @@ def report_on(snapshots: tuple[Snapshot, ...], *findings: Finding) -> Report:
     from gradwatch.testing import history_of
 
     return Report(findings, history_of(snapshots))
+
+
+def test_a_run_that_died_before_its_first_step_is_not_the_newest(tmp_path, capsys):
+    died = write_run(tmp_path / "killed", [], clock=Clock(1.7e9), close=False)
+    shutil.copytree(tmp_path / "killed", tmp_path / "run")
+    died.close()
+    layers = chain(4, activation="relu")
+    snapshots = [usual_snapshot(layers, step, decades=0.1) for step in range(12)]
+    write_run(tmp_path / "run", snapshots, clock=Clock(1.7e9 + 60))
+    (run,) = reported(tmp_path / "run", capsys)["runs"]
+    assert (run["sessions"], run["finished"], run["last_step"]) == (2, True, 11)

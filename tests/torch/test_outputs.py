@@ -204,6 +204,33 @@ def test_the_logits_of_tied_weights_are_read_too():
     assert ratios[0] < SQUASHED_TWICE
 
 
+def test_of_several_calls_of_tied_weights_the_last_one_counts():
+    """Tied weights may serve as a second embedding before they serve as the head."""
+
+    class Tied(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embedding = nn.Embedding(20, 20)
+            self.second = nn.Linear(20, 20, bias=False)
+            self.head = nn.Linear(20, 20, bias=False)
+            self.second.weight = self.head.weight = self.embedding.weight
+
+        def forward(self, tokens):
+            return self.head(self.second(self.embedding(tokens)).tanh())
+
+    torch.manual_seed(0)
+    model = Tied()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    tokens = torch.randint(20, (16, 5))
+    with gradwatch.watch(model, optimizer, every=1, verbose=0) as watch:
+        for _ in range(2):
+            optimizer.zero_grad()
+            probabilities = model(tokens).softmax(-1)
+            F.cross_entropy(probabilities.flatten(0, 1), tokens.flatten()).backward()
+            optimizer.step()
+    assert watch.history[-1].logit_misfit_ratio[0] < SQUASHED_TWICE
+
+
 def test_a_watch_stores_both_figures_for_the_layers_that_have_them():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 5), nn.Softmax(dim=1))
