@@ -148,7 +148,7 @@ class RankCollapse(Rule):
             severity=self._severity(window, any_dead=bool(dead.size)),
             message=(
                 "After {layers} the outputs of all examples point one way "
-                f"(spread of direction {max(least, 0.0):.0e}): the network cannot tell its inputs "
+                f"(spread of direction {least:.0e}): the network cannot tell its inputs "
                 + ("apart." if cause == "depth" else "apart. At the first step it could.")
             ),
             evidence={

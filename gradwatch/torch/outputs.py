@@ -53,7 +53,7 @@ def direction_spread(output: Tensor) -> Tensor | None:
     # matrices here: under autocast it would be one of half precision.
     total = (vectors / lengths.clamp_min(torch.finfo(torch.float32).tiny)).sum(0)
     spread: Tensor = 1 - (total * total).sum() / count**2
-    return spread
+    return spread.clamp_min(0)  # which rounding may pass
 
 
 def _in_memory_order(examples: Tensor) -> Tensor:
