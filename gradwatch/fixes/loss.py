@@ -24,7 +24,12 @@ _SIGNED = (
     "        2 * logits, ((targets + 1) / 2).to(logits.dtype).view_as(logits)\n"
     "    )  # tanh(z) = 2 sigmoid(2 z) - 1"
 )
-_CLASSES = "F.cross_entropy(logits, targets)  # targets: class indices"
+_CLASSES = (
+    "F.cross_entropy(\n"
+    "        logits.flatten(0, -2), targets.flatten()\n"
+    "    )  # targets: class indices; the classes of the logits are on the last axis"
+)
+_CLASSES_OF_MAPS = "F.cross_entropy(logits, targets)  # targets: class indices"
 
 _KERAS = """
 def loss(targets, logits):
@@ -123,7 +128,8 @@ def _losses(layers: Sequence[Layer]) -> tuple[str, str]:
         return _BINARY, _KERAS_BINARY
     if any(layer.activation == "tanh" for layer in layers):
         return _SIGNED, _KERAS_SIGNED
-    return _CLASSES, _KERAS_CLASSES
+    are_maps = any(layer.kind.startswith("Conv") for layer in layers)
+    return _CLASSES_OF_MAPS if are_maps else _CLASSES, _KERAS_CLASSES
 
 
 def _without_output_function(layers: Sequence[Layer]) -> str:

@@ -49,6 +49,22 @@ def test_any_other_output_gets_the_cross_entropy_of_class_indices(activation):
     torch.testing.assert_close(value(head(activation), targets), F.cross_entropy(LOGITS, targets))
 
 
+@pytest.mark.parametrize(
+    ("kind", "shape", "axis"),
+    [("Linear", (4, 3), 1), ("Linear", (4, 6, 3), 2), ("Conv2d", (4, 3, 5, 5), 1)],
+    ids=str,
+)
+def test_logits_of_tokens_and_of_maps_are_compared_class_by_class(kind, shape, axis):
+    logits = torch.randn(shape)
+    targets = torch.randint(3, [size for place, size in enumerate(shape) if place != axis])
+    layer = Layer("head", kind, fan_out=3)
+    namespace = run_torch(loss_on_logits([layer]), model=nn.Identity())
+    expected = F.cross_entropy(logits.movedim(axis, 1), targets)
+    torch.testing.assert_close(
+        namespace["loss_fn"](namespace["model"], (logits, targets)), expected
+    )
+
+
 def test_targets_without_the_axis_of_a_single_output_fit():
     namespace = run_torch(loss_on_logits([head("sigmoid")]), model=nn.Linear(3, 1))
     assert namespace["loss_fn"](namespace["model"], (LOGITS, torch.ones(4))).shape == ()
