@@ -210,7 +210,8 @@ def provider_points(provider: object, context: object, run: str) -> list[Point]:
         context, experiment_id="", plugin_name=PLUGIN_NAME, downsample=100_000
     )[run]
     points = []
-    for tag, series in read.items():
+    for tag in tags.keys() & read.keys():  # a running loader may have more by the second question
+        series = read[tag]
         content = parse_plugin_content(tags[tag].plugin_content, tag=tag)
         for datum in series:
             parts = tuple(bytes(part) for part in datum.numpy)
