@@ -235,12 +235,18 @@ def progress_line(effect: Effect) -> str:
 
 
 def suggestion_table(effects: Iterable[Effect]) -> str:
-    """A Markdown table, a row for each finding's cause and suggestion, in the order suggested."""
-    groups: dict[tuple[str, str, int, str], list[Effect]] = {}
+    """A Markdown table, a row for each finding's cause and suggestion, in the order suggested.
+
+    The place of a fix is the one that it has where every other suggestion applies too.
+    """
+    by_fix: dict[tuple[str, str, str], list[Effect]] = {}
     for effect in effects:
         if effect.rank:
-            key = (effect.code, effect.cause, effect.rank, effect.fix)
-            groups.setdefault(key, []).append(effect)
+            by_fix.setdefault((effect.code, effect.cause, effect.fix), []).append(effect)
+    groups = {
+        (code, cause, max(effect.rank for effect in group), fix): group
+        for (code, cause, fix), group in by_fix.items()
+    }
     lines = [
         "| finding | place | fix | cases | gain as advised | gain at lr | at lr/5 | helped |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
