@@ -101,7 +101,6 @@ class NonFiniteValue(Rule):
     large_update: float = threshold(
         0.3, unit="1", source="calibration: healthy nets move a layer by less than a tenth a step"
     )
-
     large_input: float = threshold(30.0, unit="x", source="calibration, as GW204")
 
     def check(self, window: Window) -> Iterable[Diagnosis]:

@@ -116,7 +116,7 @@ def result_row(result: Result) -> tuple[str, ...]:
         filter(None, ("/".join(sorted(case.accepted)), case.cause, ", ".join(case.layers)))
     )
     found = "\n".join(describe(result))
-    counts = "open" if not case.solved else "yes" if result.counts else "no"
+    counts = "yes" if result.counts else "no"
     return (
         case.name,
         str(result.seed),

@@ -23,7 +23,6 @@ class Case:
         also: Further (code, cause) pairs that are as right, where the case may go two ways.
         fixed: The same run with the right fix; None for a healthy case.
         fast: Part of the subset that the test suite runs.
-        solved: False for a case that no rule is expected to see; left out of totals.
     """
 
     name: str
@@ -34,7 +33,6 @@ class Case:
     also: tuple[tuple[str, str], ...] = ()
     fixed: Build | None = None
     fast: bool = False
-    solved: bool = True
 
     @property
     def accepted(self) -> frozenset[str]:

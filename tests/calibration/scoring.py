@@ -105,8 +105,8 @@ def evaluate(
 
 
 def scored(results: Iterable[Result]) -> list[Result]:
-    """The results that enter totals: proven labels of solved cases."""
-    return [result for result in results if result.counts and result.case.solved]
+    """The results that enter totals: proven labels."""
+    return [result for result in results if result.counts]
 
 
 def tally(results: Iterable[Result], flags: Callable[[Result], bool]) -> Tally:

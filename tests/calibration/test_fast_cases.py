@@ -12,7 +12,7 @@ from .case_sets import ALL_CASES
 from .scoring import Result, evaluate, scored, tally
 from .training import Alarms, Run, train, watched
 
-FAST = [case for case in ALL_CASES if case.fast and case.solved]
+FAST = [case for case in ALL_CASES if case.fast]
 SEED = 0
 
 

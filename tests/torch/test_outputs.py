@@ -174,6 +174,19 @@ def test_units_may_be_on_any_axis_and_few_examples_are_copied():
     assert logits_of(torch.randn(5), 0) is None
 
 
+def squashed_twice(model: nn.Module) -> gradwatch.Snapshot:
+    """The newest sample of a language model of 20 tokens whose loss takes probabilities."""
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    tokens = torch.randint(20, (16, 5))
+    with gradwatch.watch(model, optimizer, every=1, verbose=0) as watch:
+        for _ in range(2):
+            optimizer.zero_grad()
+            probabilities = model(tokens).softmax(-1)
+            F.cross_entropy(probabilities.flatten(0, 1), tokens.flatten()).backward()
+            optimizer.step()
+        return watch.history[-1]
+
+
 def test_the_logits_of_tied_weights_are_read_too():
     """A language model's head has no parameters of its own, so no row: its owner's row has it."""
 
@@ -189,19 +202,9 @@ def test_the_logits_of_tied_weights_are_read_too():
             return self.head(self.hidden(self.embedding(tokens)))
 
     torch.manual_seed(0)
-    model = Tied()
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    tokens = torch.randint(20, (16, 5))
-    with gradwatch.watch(model, optimizer, every=1, verbose=0) as watch:
-        for _ in range(3):
-            optimizer.zero_grad()
-            probabilities = model(tokens).softmax(-1)
-            F.cross_entropy(probabilities.flatten(0, 1), tokens.flatten()).backward()
-            optimizer.step()
-        names = [layer.name for layer in watch.history[-1].layers]
-        ratios = watch.history[-1].logit_misfit_ratio
-    assert names == ["embedding", "hidden"]
-    assert ratios[0] < SQUASHED_TWICE
+    newest = squashed_twice(Tied())
+    assert [layer.name for layer in newest.layers] == ["embedding", "hidden"]
+    assert newest.logit_misfit_ratio[0] < SQUASHED_TWICE
 
 
 def test_of_several_calls_of_tied_weights_the_last_one_counts():
@@ -219,16 +222,7 @@ def test_of_several_calls_of_tied_weights_the_last_one_counts():
             return self.head(self.second(self.embedding(tokens)).tanh())
 
     torch.manual_seed(0)
-    model = Tied()
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    tokens = torch.randint(20, (16, 5))
-    with gradwatch.watch(model, optimizer, every=1, verbose=0) as watch:
-        for _ in range(2):
-            optimizer.zero_grad()
-            probabilities = model(tokens).softmax(-1)
-            F.cross_entropy(probabilities.flatten(0, 1), tokens.flatten()).backward()
-            optimizer.step()
-    assert watch.history[-1].logit_misfit_ratio[0] < SQUASHED_TWICE
+    assert squashed_twice(Tied()).logit_misfit_ratio[0] < SQUASHED_TWICE
 
 
 def test_a_watch_stores_both_figures_for_the_layers_that_have_them():
