@@ -1,6 +1,7 @@
 """gradwatch: which layers do not learn, why, and what to change.
 
-Importing it loads no framework: `gradwatch.watch` loads PyTorch when it is first used.
+Importing it loads no framework: `gradwatch.watch` loads PyTorch when it is first used, and
+`gradwatch.keras` loads Keras.
 """
 
 from __future__ import annotations
@@ -15,21 +16,27 @@ from gradwatch.layer import Layer
 from gradwatch.snapshot import Snapshot, State
 
 if TYPE_CHECKING:
+    from gradwatch import keras as keras
     from gradwatch.torch import Watch, watch
 
 _FROM_TORCH = ("Watch", "watch")
 
 
 def __getattr__(name: str) -> object:
+    if name == "keras":
+        _need("keras", f"gradwatch.{name} needs Keras 3")
+        return import_module("gradwatch.keras")
     if name not in _FROM_TORCH:
         raise AttributeError(f"module 'gradwatch' has no attribute {name!r}")
-    try:
-        import_module("torch")
-    except ImportError as error:
-        raise MissingExtraError(
-            f'gradwatch.{name} needs PyTorch: pip install "gradwatch[torch]"'
-        ) from error
+    _need("torch", f"gradwatch.{name} needs PyTorch")
     return getattr(import_module("gradwatch.torch"), name)
+
+
+def _need(package: str, sentence: str) -> None:
+    try:
+        import_module(package)
+    except ImportError as error:
+        raise MissingExtraError(f'{sentence}: pip install "gradwatch[{package}]"') from error
 
 
 def __dir__() -> list[str]:

@@ -37,6 +37,8 @@ class ConsoleSink:
         framework: "torch" or "keras": how the full report is asked for.
         console: Where to write, standard error by default.
         overhead: Gives what gradwatch cost so far.
+        held: Whether lines wait for `release`, so that they never stand in a progress bar that knows
+            nothing of them.
     """
 
     def __init__(
@@ -45,11 +47,15 @@ class ConsoleSink:
         framework: str = "torch",
         console: Console | None = None,
         overhead: Callable[[], Overhead] | None = None,
+        *,
+        held: bool = False,
     ) -> None:
         self._verbose = verbose
         self._framework = framework
         self._console = console
         self._overhead = overhead
+        self._is_held = held
+        self._held: list[Text] = []
         self._history = History()
         self._findings: tuple[Finding, ...] = ()
         self._open: set[tuple[str, str]] = set()
@@ -75,8 +81,16 @@ class ConsoleSink:
                 if self._openings[identity] <= MOST_OPENINGS:
                     self._write(_resolved(finding))
 
+    def release(self) -> None:
+        """Write the lines that were held."""
+        lines, self._held = self._held, []
+        for line in lines:
+            self._put(line)
+
     def close(self) -> None:
         """Write the verdict of the run in a line."""
+        self._is_held = False
+        self.release()
         self._history.finished = True
         overhead = self._overhead() if self._overhead is not None else None
         report = Report(self._findings, self._history, overhead, self._framework)
@@ -103,9 +117,15 @@ class ConsoleSink:
         return Text.assemble((finding.severity, f"bold {colour}"), _one_line(line))
 
     def _write(self, line: Text) -> None:
-        """Write to standard error as it is now: a notebook or a live display may replace it."""
         if self._verbose < 1:
             return
+        if self._is_held:
+            self._held.append(line)
+        else:
+            self._put(line)
+
+    def _put(self, line: Text) -> None:
+        """Write to standard error as it is now: a notebook or a live display may replace it."""
         console = self._console if self._console is not None else Console(stderr=True)
         with console.capture() as captured:
             console.print(Text.assemble(("gradwatch ", "dim"), line), soft_wrap=True)

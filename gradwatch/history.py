@@ -26,6 +26,9 @@ EARLY_SAMPLES = 8
 MOST_WINDOWS = 8
 """Windows that keep their medians: rules of several sizes ask for the last two each."""
 
+SPIKE_FACTOR = 3.0
+"""A loss so many times the one sampled before makes the next steps samples."""
+
 
 class _Sample(NamedTuple):
     """A snapshot, its number in the run, and whether it has signals, asked for only once."""
@@ -263,3 +266,15 @@ class Window:
         calls = self.stacked(lambda snapshot: snapshot.forward_calls)
         ran = calls > 0
         return np.asarray((ran | np.isnan(calls)).all(axis=0) & ran.any(axis=0))
+
+
+def is_event(previous: Snapshot, snapshot: Snapshot) -> bool:
+    """Whether a gradient has just turned exactly zero, or the loss has jumped.
+
+    Args:
+        previous: The sample before, whose rows are the first of the newer one's.
+        snapshot: The newer sample.
+    """
+    rows = len(previous.layers)
+    turned_zero = (snapshot.grad_norm[:rows] == 0) & (previous.grad_norm > 0)
+    return bool(turned_zero.any()) or snapshot.loss > SPIKE_FACTOR * abs(previous.loss)

@@ -92,14 +92,23 @@ class Schedule:
     Args:
         every: "auto" or the interval in steps.
         budget: Largest share of the training time, None for no limit.
+        signal_steps: The early steps that are signal samples; the others, and those that are
+            looked at closer, are parameter samples.
 
     Raises:
         ArgumentError: If `every` or `budget` cannot be used.
     """
 
-    def __init__(self, every: int | Literal["auto"] = "auto", budget: float | None = 0.01) -> None:
+    def __init__(
+        self,
+        every: int | Literal["auto"] = "auto",
+        budget: float | None = 0.01,
+        *,
+        signal_steps: frozenset[int] = EARLY_STEPS,
+    ) -> None:
         self._every = _checked_interval(every)
         self._budget = _checked_budget(budget)
+        self._signal_steps = signal_steps
         self._has_signals = True
         self._steps = 0
         self._kinds = {Sample.PARAMETERS: _Kind(), Sample.SIGNALS: _Kind()}
@@ -108,13 +117,24 @@ class Schedule:
         self._seconds = self._elapsed = 0.0
         self._budgeted_seconds = self._budgeted_elapsed = 0.0
 
-    def plan(self, ahead: int = 0) -> Sample:
-        """What to observe at the coming step, or `ahead` steps after it."""
+    def plan(self, ahead: int = 0, *, span: int = 1) -> Sample:
+        """What to observe at the coming step, or `ahead` steps after it.
+
+        Args:
+            ahead: Steps to look ahead.
+            span: Steps that run at once; the fullest sample that any of them calls for.
+        """
         step = self._steps + ahead
+        return max(self._planned(step + later) for later in range(span))
+
+    def _planned(self, step: int) -> Sample:
         if self._every is not None:
             return self._fullest if step % self._every == 0 else Sample.NOTHING
-        if step in EARLY_STEPS or step < self._closer_until:
+        if step in self._signal_steps and step <= LAST_EARLY_STEP:
             return self._fullest
+        if step in EARLY_STEPS or step < self._closer_until:
+            is_dense = self._signal_steps >= EARLY_STEPS
+            return self._fullest if is_dense else Sample.PARAMETERS
         if step <= LAST_EARLY_STEP:
             return Sample.NOTHING
         if self._has_signals and self._is_due(Sample.SIGNALS, step):
@@ -133,16 +153,17 @@ class Schedule:
         """Plan parameter samples only from now on: signals cannot be observed."""
         self._has_signals = False
 
-    def close_step(self, sample: Sample, seconds: float, cost: float) -> None:
-        """Count a finished step.
+    def close_step(self, sample: Sample, seconds: float, cost: float, *, count: int = 1) -> None:
+        """Count a finished step, or several that ran at once.
 
         Args:
             sample: What was observed at it.
             seconds: Seconds since the step before was finished, the cost included.
             cost: Seconds of them spent inside gradwatch.
+            count: Steps.
         """
         if sample is Sample.NOTHING:
-            self._average(seconds)
+            self._average(seconds / count)
         else:
             self._kinds[Sample.PARAMETERS].note(self._steps)
             self._kinds[sample].charge(cost)
@@ -153,7 +174,7 @@ class Schedule:
             self._budgeted_seconds += cost if sample is not Sample.NOTHING else 0.0
         self._seconds += cost
         self._elapsed += seconds
-        self._steps += 1
+        self._steps += count
 
     def charge_late(self, sample: Sample, cost: float) -> None:
         """Count seconds that the newest sample of a kind cost after its step was closed."""

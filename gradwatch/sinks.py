@@ -19,6 +19,7 @@ def make_sinks(
     verbose: int,
     framework: str,
     schedule: Schedule,
+    held: bool = False,
 ) -> Iterator[Sink]:
     """TensorBoard where a directory is given, and the console unless silent.
 
@@ -30,6 +31,7 @@ def make_sinks(
         verbose: 0 for no console.
         framework: "torch" or "keras": which snippets are written.
         schedule: Knows what watching cost.
+        held: Whether the console holds its lines until it is told to release them.
 
     Raises:
         ArgumentError: If an argument or the directory cannot be used.
@@ -48,4 +50,4 @@ def make_sinks(
 
         yield TensorBoardSink(log_dir, name, framework=framework)
     if verbose:
-        yield ConsoleSink(verbose, framework=framework, overhead=lambda: schedule.overhead)
+        yield ConsoleSink(verbose, framework=framework, overhead=lambda: schedule.overhead, held=held)

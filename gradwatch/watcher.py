@@ -120,6 +120,11 @@ class Watcher:
         if self.history.limits != limits:
             self._judge(step)
 
+    def resume(self, sinks: Iterable[Sink]) -> None:
+        """Go on after `finish`, with the same history and findings and new sinks."""
+        self._sinks = list(sinks)
+        self.history.finished = False
+
     def _observe(self, snapshot: Snapshot, due: Sequence[bool]) -> None:
         for limit in snapshot.limits:
             self.degrade(limit)

@@ -29,6 +29,7 @@ OUTSIDE_CORE = (
     "cli.py",
     "console.py",
     "demo.py",
+    "keras",
     "notebook.py",
     "report.py",
     "report_command.py",

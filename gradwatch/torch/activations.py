@@ -8,10 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from gradwatch.layer import BOUNDED, ONE_SIDED
+from gradwatch.slopes import FLAT_SLOPE, SATURATING, largest_slope
 from gradwatch.torch.internals import has_packed_tensors
-
-FLAT_SLOPE = 0.05
-"""A slope below this share of the activation's largest counts as flat."""
 
 GATES = BOUNDED | {"softmax"}
 """What weighs another branch when it is multiplied into it; it is no activation then."""
@@ -34,11 +32,6 @@ _ACTIVATION_OF_NODE = {
     "LogSigmoidBackward": "logsigmoid",
     "SoftmaxBackward": "softmax",
 }
-
-_LARGEST_SLOPE = {"sigmoid": 0.25, "softmax": 0.25, "hardsigmoid": 1 / 6}
-"""Largest slope of each activation where it is not about 1."""
-
-_SATURATING = BOUNDED | {"softmax"}
 
 
 def activation_of(node: Any) -> str | None:
@@ -103,10 +96,10 @@ def slope_figures(slopes: Tensor, activation: str, module: nn.Module | None) -> 
     if not slopes.numel():
         return {}
     size = slopes.abs()
-    flat = FLAT_SLOPE * _LARGEST_SLOPE.get(activation, 1.0)
+    flat = FLAT_SLOPE * largest_slope(activation)
     signed = size if slopes.is_complex() else slopes
     figures = {"mean_slope": signed.mean(dtype=torch.float32)}
-    if activation in _SATURATING:
+    if activation in SATURATING:
         figures["saturation_fraction"] = (size < flat).mean(dtype=torch.float32)
     if activation in ONE_SIDED and slopes.ndim > 1:
         unit = unit_axis(module, slopes.shape)

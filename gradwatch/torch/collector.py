@@ -13,15 +13,11 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from gradwatch.layer import Layer
+from gradwatch.norms import finite_or_inf
+from gradwatch.parts import states_of
 from gradwatch.snapshot import ROW_OF, Snapshot, empty_statistics
 from gradwatch.torch.internals import is_in_backward
-from gradwatch.torch.parameter_statistics import (
-    finite_or_inf,
-    loss_of,
-    states_of,
-    store_parameters,
-    was_skipped,
-)
+from gradwatch.torch.parameter_statistics import loss_of, store_parameters, was_skipped
 from gradwatch.torch.parameters import Draft, ParameterReader
 from gradwatch.torch.reading import Key, plain, widest
 from gradwatch.torch.rows import Rows
@@ -216,7 +212,12 @@ def _snapshot(observed: _Observed) -> Snapshot:
         packed,
         step=observed.step,
         layers=layers,
-        states=states_of(draft, packed[ROW_OF["grad_norm"]], packed[ROW_OF["forward_calls"]]),
+        states=states_of(
+            draft.trained,
+            draft.with_gradient,
+            packed[ROW_OF["grad_norm"]],
+            packed[ROW_OF["forward_calls"]],
+        ),
         loss=observed.loss if np.isnan(loss) else loss,
         skipped=was_skipped(figures),
         wall_time=observed.wall_time,

@@ -5,27 +5,17 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from gradwatch.torch.reading import sampling_stride
-
-LEAST_EXAMPLES = 8
-"""Examples below which their directions say nothing."""
-
-MOST_EXAMPLES = 64
-MOST_FEATURES = 2048
-MOST_LOGITS = 65_536
-"""Bounds on what is looked at, so that it costs the same however large the batch."""
-
-LEAST_FEATURES = 4
-"""Features below which vectors of one direction are common."""
-
-LEAST_SIGNALS = 8
-"""Numbers below which a loss that takes each unit for itself is not looked for."""
-
-LEAST_PROBABILITY = 1e-12
-"""Probabilities below this are rounding."""
-
-ROUNDING = 1e-5
-"""Misfits below this are rounding: where both are, no loss can be told from another."""
+from gradwatch.sampling import (
+    LEAST_EXAMPLES,
+    LEAST_FEATURES,
+    LEAST_PROBABILITY,
+    LEAST_SIGNALS,
+    MOST_EXAMPLES,
+    MOST_FEATURES,
+    MOST_LOGITS,
+    ROUNDING,
+    sampling_stride,
+)
 
 
 def direction_spread(output: Tensor) -> Tensor | None:

@@ -12,14 +12,8 @@ from torch import Tensor
 from torch.nn import Parameter
 from torch.optim import Optimizer
 
-from gradwatch.torch.reading import (
-    SAMPLE_ELEMENTS,
-    Key,
-    Reading,
-    plain,
-    rows_of,
-    strided_sample,
-)
+from gradwatch.sampling import SAMPLE_ELEMENTS
+from gradwatch.torch.reading import Key, Reading, plain, rows_of, strided_sample
 from gradwatch.torch.rows import Row, Rows
 
 COMPARED_UNITS = 64

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,13 +11,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from gradwatch.sampling import SAMPLE_ELEMENTS, sampling_stride
 from gradwatch.torch.internals import has_arrived
 
 EXACT_ELEMENTS = 65_536
 """Up to here a norm is summed in float64; beyond, in float32, beside a float64 sample."""
-
-SAMPLE_ELEMENTS = 4_096
-"""Elements of a strided sample of a large tensor: about 1 % error of an update ratio."""
 
 _SAFE_RMS = 1e-17
 """Below it, squares lose digits in float32 (smallest normal number 1.2e-38)."""
@@ -220,22 +217,6 @@ def strided_sample(values: Tensor) -> Tensor:
     if values.numel() <= SAMPLE_ELEMENTS:
         return values.reshape(-1)
     return values.reshape(-1)[:: sampling_stride(values.numel(), SAMPLE_ELEMENTS)]
-
-
-@lru_cache(maxsize=4096)
-def sampling_stride(count: int, most: int) -> int:
-    """The smallest stride that gives at most so many samples and is coprime to the count.
-
-    So a sample never runs down a single column, whatever the sizes.
-
-    Args:
-        count: Elements, at least 1.
-        most: Samples, at most.
-    """
-    stride = math.ceil(count / most)
-    while math.gcd(stride, count) > 1:
-        stride += 1
-    return stride
 
 
 def _sound(norm: NDArray[np.float64], sample_norm: float, block: _Block) -> NDArray[np.float64]:

@@ -9,9 +9,6 @@ from torch import Tensor, nn
 
 from gradwatch.torch.reading import widest
 
-LEAST_CALLS = 8
-"""A layer that feeds itself by repeated calls is judged over time from so many calls on."""
-
 
 def time_axis(gradient: Tensor, *, batch_first: bool) -> int:
     """The axis of a recurrent layer's input that counts time steps."""
@@ -40,21 +37,3 @@ def packed_squares(squares: NDArray[np.float64], batch_sizes: list[int]) -> NDAr
     """Squares of the rows of a packed sequence, summed for each time step, shape (time,)."""
     starts = np.concatenate([[0], np.cumsum(batch_sizes)[:-1]])
     return np.asarray(np.add.reduceat(squares, starts))
-
-
-def decay_and_growth_log10(norms: NDArray[np.float64]) -> tuple[float, float]:
-    r"""(decay, growth) of the norms of $\partial L/\partial x_t$ over time.
-
-    Decay is $\log_{10}(\lVert x_0 \rVert / \max_t)$, growth $\log_{10}(\max_t / \lVert x_T \rVert)$
-    with T the last step that has a signal; NaN where no step has one (Pascanu, Mikolov & Bengio
-    2013). An exact zero at the first step counts as 1e-45, the smallest float32.
-
-    Args:
-        norms: Shape (time,).
-    """
-    alive = norms[np.isfinite(norms) & (norms > 0)]
-    if not alive.size or not np.isfinite(norms).all():
-        return float("nan"), float("nan")
-    largest = alive.max()
-    first = max(norms[0], 1e-45)
-    return float(np.log10(first / largest)), float(np.log10(largest / alive[-1]))

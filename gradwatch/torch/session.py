@@ -8,17 +8,14 @@ from typing import SupportsFloat
 from torch import Tensor
 from torch.optim import Optimizer
 
+from gradwatch.history import is_event
 from gradwatch.schedule import Sample, Schedule
-from gradwatch.snapshot import Snapshot
 from gradwatch.torch.collector import Collector
 from gradwatch.torch.hooks import StepHooks
 from gradwatch.torch.optimizers import Optimizers
 from gradwatch.torch.rows import Rows
 from gradwatch.torch.signals import Signals
 from gradwatch.watcher import Watcher
-
-SPIKE_FACTOR = 3.0
-"""A loss so many times the one sampled before makes the next steps samples."""
 
 UNSEEN_PASSES = 2
 """Signal samples in a row without a forward pass, after which signals are given up."""
@@ -182,7 +179,7 @@ class Session:
         late, began = 0.0, time.perf_counter()
         for snapshot in self._collector.snapshots():
             history = self._watcher.history
-            if history and _is_event(history[-1], snapshot):
+            if history and is_event(history[-1], snapshot):
                 self._schedule.look_closer()
             self._watcher.observe(snapshot)
             now = time.perf_counter()
@@ -214,10 +211,3 @@ class Session:
         self._loss = None
         self._hooks.remove()
         self._collector.stop()
-
-
-def _is_event(previous: Snapshot, snapshot: Snapshot) -> bool:
-    """Whether a gradient has just turned exactly zero, or the loss has jumped."""
-    rows = len(previous.layers)
-    turned_zero = (snapshot.grad_norm[:rows] == 0) & (previous.grad_norm > 0)
-    return bool(turned_zero.any()) or snapshot.loss > SPIKE_FACTOR * abs(previous.loss)

@@ -14,11 +14,13 @@ import torch
 from numpy.typing import NDArray
 
 from gradwatch.layer import Layer
+from gradwatch.norms import decay_and_growth_log10, log10_ratio, root_sum_square
+from gradwatch.sampling import LEAST_CALLS
 from gradwatch.snapshot import ROW_OF, FloatArray
 from gradwatch.torch.graph import Activation
 from gradwatch.torch.passes import Pass
 from gradwatch.torch.reading import Key
-from gradwatch.torch.recurrent import LEAST_CALLS, decay_and_growth_log10, packed_squares
+from gradwatch.torch.recurrent import packed_squares
 
 Figures = Mapping[Key, NDArray[np.float64]]
 
@@ -74,16 +76,6 @@ class _Figures:
         wanted = parts if among is None else [part for part in among if part in parts]
         count = sum(self._sizes[Key(row, name, part)] for part in wanted)
         return self.norm(row, name, wanted) / math.sqrt(count) if count else math.nan
-
-
-def root_sum_square(norms: Iterable[float] | NDArray[np.float64]) -> float:
-    """The norm of parts whose norms are given; +inf if any is not finite, NaN without any."""
-    values = list(norms)
-    if len(values) == 1:
-        return abs(float(values[0])) if math.isfinite(values[0]) else math.inf
-    if not values:
-        return math.nan
-    return float(np.hypot.reduce(values)) if np.isfinite(values).all() else math.inf
 
 
 def store(packed: FloatArray, name: str, row: int, figure: float) -> None:
@@ -212,12 +204,6 @@ def _time(collected: Pass, counted: _Figures, row: int, *, repeated: bool) -> di
         return {}
     decay, growth = decay_and_growth_log10(max(sequences, key=len))
     return {"time_decay_log10": decay, "time_growth_log10": growth}
-
-
-def log10_ratio(numerator: float, denominator: float) -> float:
-    """log10 of a ratio of norms; NaN for 0/0, inf/inf and anything not observed."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return float(np.log10(np.float64(numerator) / np.float64(denominator)))
 
 
 def tiny_log10(dtype: torch.dtype) -> float:

@@ -7,14 +7,8 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from gradwatch.torch.reading import (
-    EXACT_ELEMENTS,
-    SAMPLE_ELEMENTS,
-    Key,
-    Reading,
-    plain,
-    strided_sample,
-)
+from gradwatch.sampling import SAMPLE_ELEMENTS
+from gradwatch.torch.reading import EXACT_ELEMENTS, Key, Reading, plain, strided_sample
 
 KEY = Key(0, "norm")
 SMALL, LARGE = (64, 64), (512, 513)

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from gradwatch.torch.recurrent import decay_and_growth_log10, packed_squares
+from gradwatch.norms import decay_and_growth_log10
+from gradwatch.torch.recurrent import packed_squares
 
 from .observed import by_name, norm, observe, reference, rms, wiring
 

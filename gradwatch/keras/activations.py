@@ -1,0 +1,66 @@
+"""Activations: the name of what a layer, an operation or a function computes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+
+_SPELLINGS = {
+    "swish": "silu",
+    "hard_sigmoid": "hardsigmoid",
+    "hard_silu": "hardswish",
+    "hard_swish": "hardswish",
+    "hard_tanh": "hardtanh",
+    "log_sigmoid": "logsigmoid",
+    "leakyrelu": "leaky_relu",
+    "logsigmoid": "logsigmoid",
+    "hardsilu": "hardswish",
+}
+"""What Keras calls an activation → its name in `Layer.activation`."""
+
+KNOWN = frozenset(
+    {
+        *("relu", "relu6", "leaky_relu", "prelu", "elu", "selu", "celu", "gelu", "silu", "mish"),
+        *("hardswish", "sigmoid", "tanh", "softsign", "hardtanh", "hardsigmoid"),
+        *("softplus", "logsigmoid", "softmax"),
+    }
+)
+"""Activations that are known again by name; all but softmax work on each value for itself."""
+
+
+def activation_name(owner: Any) -> str | None:
+    """Name of the activation that a layer has as an argument, or is; None for none.
+
+    Args:
+        owner: A layer, or an operation of a functional model such as `keras.ops.relu`.
+    """
+    function = getattr(owner, "activation", None)
+    if callable(function):
+        return function_name(function)
+    name = _spelled(type(owner).__name__)
+    if name not in KNOWN:
+        return None
+    return _relu_name(owner) if name == "relu" else name
+
+
+def function_name(function: Any) -> str | None:
+    """Name of an activation function; that of the function itself where it is not a known one."""
+    if function is keras.activations.linear:
+        return None
+    if isinstance(function, keras.layers.Layer):
+        return activation_name(function)
+    name = getattr(function, "__name__", None) or type(function).__name__
+    return _spelled(name)
+
+
+def _spelled(name: str) -> str:
+    lower = name.lower()
+    return _SPELLINGS.get(lower, lower)
+
+
+def _relu_name(owner: Any) -> str:
+    """A ReLU with a slope on the negative side is a leaky one, one with a bound of 6 is ReLU6."""
+    if getattr(owner, "negative_slope", 0):
+        return "leaky_relu"
+    return "relu6" if getattr(owner, "max_value", None) == 6 else "relu"

@@ -1,0 +1,63 @@
+"""Attaching: finds or makes the attachment of a model, whatever an earlier training left behind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+import keras
+
+from gradwatch.keras.attachment import Attachment
+
+_ATTACHMENTS = {
+    "jax": "JaxAttachment",
+    "tensorflow": "TensorFlowAttachment",
+    "torch": "TorchAttachment",
+}
+
+
+def attachment_of(model: Any) -> Attachment | None:
+    """The attachment that stands in for the model's training step, None without one."""
+    found = vars(model).get("train_function")
+    return found if isinstance(found, Attachment) else None
+
+
+def attach(model: Any) -> Attachment:
+    """A new attachment, in place."""
+    backend = keras.backend.backend()
+    made = getattr(import_module(f"gradwatch.keras.attachment_{backend}"), _ATTACHMENTS[backend])
+    attachment: Attachment = made(model)
+    attachment.install()
+    return attachment
+
+
+def is_ready(model: Any) -> bool:
+    """Whether the model has its variables, so that they can be watched from the first step on."""
+    return bool(model.built) and bool(model.trainable_variables)
+
+
+class AfterFirstStep:
+    """Stands in for the first call of a training step that has yet to make the model's variables.
+
+    Args:
+        model: The model.
+        attach: Called with it once the step has run.
+    """
+
+    def __init__(self, model: Any, attach: Callable[[Any], None]) -> None:
+        self._model = model
+        self._attach = attach
+        self._original = model.train_function
+
+    def install(self) -> None:
+        """Take the place of the training step."""
+        vars(self._model)["train_function"] = self
+
+    def __call__(self, *arguments: Any) -> Any:
+        """The user's step, and what was waiting for it."""
+        if vars(self._model).get("train_function") is self:
+            vars(self._model)["train_function"] = self._original
+        outcome = self._original(*arguments)
+        self._attach(self._model)
+        return outcome

@@ -1,0 +1,245 @@
+"""Attachment: stands in for a model's training step while callbacks watch it.
+
+It taps the optimizers, hands on every call of the step unchanged, and reads what a step has left
+behind at the next call. One attachment serves all callbacks on a model.
+"""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gradwatch.keras.figures import Layout, StepFigures
+from gradwatch.keras.optimizers import optimizers_of
+from gradwatch.keras.probe import Probe
+from gradwatch.keras.rows import Rows
+from gradwatch.schedule import Sample
+
+Arguments = tuple[Any, ...]
+
+
+class Copy(Protocol):
+    """A copy of figures on its way to the host."""
+
+    def is_ready(self) -> bool:
+        """Whether it has arrived."""
+
+    def figures(self) -> NDArray[np.floating[Any]]:
+        """The figures; waits for them if they have not arrived."""
+
+
+@dataclass
+class Execution:
+    """One call of the training step, of one optimizer step or several.
+
+    Args:
+        observed: Whether figures are taken of it.
+        carrier: What the tap has computed.
+        losses: Total and count of the loss before it, then after it.
+        wall_time: When it began, in seconds since the epoch.
+    """
+
+    observed: bool = False
+    carrier: Copy | None = None
+    losses: list[Copy] = field(default_factory=list)
+    wall_time: float = field(default_factory=time.time)
+
+    def copies(self) -> list[Copy]:
+        """All that is on its way."""
+        return [*self.losses, *([] if self.carrier is None else [self.carrier])]
+
+
+class Observer(Protocol):
+    """The session of a callback, as the attachment sees it; none of it raises."""
+
+    wants_batch: bool
+    """Whether a batch of the training is yet to be captured for its probe."""
+
+    def begin(self, span: int) -> Sample:
+        """What to observe of the coming execution of so many steps."""
+
+    def take_batch(self, batch: Any, attachment: Attachment) -> None:
+        """Take the coming batch of the training."""
+
+    def run_probe(self, state: Sequence[tuple[Any, Any]], attachment: Attachment) -> None:
+        """Run its probe on the values that the coming execution starts from."""
+
+    def end(self, execution: Execution, seconds: float) -> None:
+        """Take an execution, and the seconds that gradwatch took of it."""
+
+    def fault(self, error: Exception) -> None:
+        """Something in gradwatch failed; nothing is observed from here on."""
+
+    def cancel(self) -> None:
+        """There was no batch for the execution that it has begun."""
+
+    def interrupt(self) -> None:
+        """The training has raised."""
+
+
+class Attachment(ABC):
+    """See the module; it is found again as the model's `train_function`.
+
+    Args:
+        model: The user's model, compiled and built.
+    """
+
+    attribute = "apply"
+    """Method of the optimizer that is tapped."""
+
+    end_of_data: tuple[type[BaseException], ...] = (StopIteration,)
+    """What the training step raises where there is no further batch."""
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+        self.rows = Rows(model)
+        self.layout = Layout(
+            [
+                (variable, row)
+                for variable in model.trainable_variables
+                if (row := self.rows.row_of_variable(variable)) is not None
+            ]
+        )
+        self.observers: list[Observer] = []
+        self.training: object = None
+        """What is the same for all callbacks of the call of `fit` that it was made in."""
+        self.span = int(getattr(model, "steps_per_execution", 1) or 1)
+        self._optimizers = optimizers_of(model)
+        self._original: Any = None
+        self._totals = _loss_variables(model)
+
+    def install(self) -> None:
+        """Tap the optimizers and stand in for a newly made training step."""
+        for optimizer in self._optimizers:
+            vars(optimizer)[self.attribute] = self._tap(optimizer, getattr(optimizer, self.attribute))
+        self._original = self._made()
+        vars(self.model)["train_function"] = self
+
+    def lift(self) -> None:
+        """Leave the model as it was; its training step is traced anew when it is next needed."""
+        for optimizer in self._optimizers:
+            vars(optimizer).pop(self.attribute, None)
+        if vars(self.model).get("train_function") is self:
+            vars(self.model)["train_function"] = None
+
+    def __call__(self, *arguments: Any) -> Any:
+        """The training step, handed on."""
+        began = time.perf_counter()
+        execution = Execution()
+        try:
+            arguments = self._begin(execution, arguments)
+        except Exception as error:  # noqa: BLE001 -- promise 2: a fault never breaks a run
+            self._fault(error)
+        seconds = time.perf_counter() - began
+        try:
+            outcome = self._run(execution, arguments)
+        except self.end_of_data:
+            for observer in tuple(self.observers):
+                observer.cancel()
+            raise
+        except BaseException:
+            for observer in tuple(self.observers):
+                observer.interrupt()
+            raise
+        began = time.perf_counter()
+        try:
+            self._end(execution, outcome, seconds, began)
+        except Exception as error:  # noqa: BLE001 -- promise 2: a fault never breaks a run
+            self._fault(error)
+        return outcome
+
+    def _begin(self, execution: Execution, arguments: Arguments) -> Arguments:
+        if any(observer.wants_batch for observer in self.observers):
+            arguments = self._hand_out_batch(arguments)
+        samples = [(observer, observer.begin(self.span)) for observer in self.observers]
+        execution.observed = any(sample is not Sample.NOTHING for _, sample in samples)
+        for observer, sample in samples:
+            if sample is Sample.SIGNALS:
+                observer.run_probe(self._state(arguments), self)
+        if execution.observed and self._totals:
+            execution.losses = self._loss_copies(self._losses_before(arguments))
+        return arguments
+
+    def _hand_out_batch(self, arguments: Arguments) -> Arguments:
+        try:
+            batch, arguments = self._captured(arguments)
+        except self.end_of_data:
+            return arguments
+        for observer in self.observers:
+            observer.take_batch(batch, self)
+        return arguments
+
+    def _end(self, execution: Execution, outcome: Any, seconds: float, began: float) -> None:
+        if execution.observed:
+            execution.carrier = self._carried()
+            if self._totals:
+                execution.losses += self._loss_copies(self._losses_after(outcome))
+        seconds += time.perf_counter() - began
+        for observer in tuple(self.observers):
+            observer.end(execution, seconds)
+
+    def _fault(self, error: Exception) -> None:
+        for observer in tuple(self.observers):
+            observer.fault(error)
+
+    def _step_figures(self, optimizer: Any, carrier: Any, wanted: Any) -> StepFigures:
+        return StepFigures(self.layout, optimizer, carrier, wanted)
+
+    def _loss_copies(self, values: Sequence[Any]) -> list[Copy]:
+        return [self.copy(value) for value in values]
+
+    # What differs between the backends.
+
+    @abstractmethod
+    def make_probe(self, batch: tuple[Any, Any, Any]) -> Probe:
+        """A probe on (x, y, sample weight)."""
+
+    @abstractmethod
+    def copy(self, values: Any) -> Copy:
+        """Start the copy of a tensor to the host."""
+
+    @abstractmethod
+    def _tap(self, optimizer: Any, original: Callable[..., Any]) -> Callable[..., Any]:
+        """What stands in for the optimizer's method."""
+
+    @abstractmethod
+    def _run(self, execution: Execution, arguments: Arguments) -> Any:
+        """Call the training step, figures wanted or not."""
+
+    @abstractmethod
+    def _carried(self) -> Copy:
+        """The figures that the tap has left, which starts anew."""
+
+    @abstractmethod
+    def _captured(self, arguments: Arguments) -> tuple[Any, Arguments]:
+        """(the coming batch, arguments that still hand it to the training step)."""
+
+    @abstractmethod
+    def _state(self, arguments: Arguments) -> list[tuple[Any, Any]]:
+        """(variable, value) of all that the coming step may read or write."""
+
+    @abstractmethod
+    def _losses_before(self, arguments: Arguments) -> list[Any]:
+        """Total and count of the loss before the coming step."""
+
+    @abstractmethod
+    def _losses_after(self, outcome: Any) -> list[Any]:
+        """Total and count of the loss after the step."""
+
+    def _made(self) -> Any:
+        """A training step that is traced with the taps in place."""
+        self.model.make_train_function(force=True)
+        return self.model.train_function
+
+
+def _loss_variables(model: Any) -> list[Any]:
+    """Total and count of the mean loss of the epoch; empty where there is none."""
+    tracker = getattr(model, "_loss_tracker", None)
+    variables = [getattr(tracker, name, None) for name in ("total", "count")]
+    return [] if any(variable is None for variable in variables) else variables

@@ -1,0 +1,240 @@
+"""GradWatch: the callback, and the arguments it takes."""
+
+from __future__ import annotations
+
+import sys
+import weakref
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import keras
+
+from gradwatch.console import ConsoleSink
+from gradwatch.errors import ArgumentError
+from gradwatch.finding import Finding
+from gradwatch.history import History
+from gradwatch.keras.attaching import AfterFirstStep, attach, attachment_of, is_ready
+from gradwatch.keras.attachment import Attachment
+from gradwatch.keras.limits import limits_of
+from gradwatch.keras.optimizers import accumulation_of, leaves
+from gradwatch.keras.session import Session
+from gradwatch.report import Report
+from gradwatch.rules import Rule, select
+from gradwatch.schedule import EARLY_STEPS, Schedule
+from gradwatch.sinks import make_sinks
+from gradwatch.watcher import Sink, Watcher
+
+PROBE_STEPS = frozenset({4, 16, 24, 32, 48, 64, 96, 128})
+"""Early steps at which the probe runs: a pass of its own, so fewer than for the parameters."""
+
+SHORT_RUN = 128
+"""Trainings of fewer steps are probed at every early step, or they would get no verdict."""
+
+
+class GradWatch(keras.callbacks.Callback):
+    """Says which layers do not learn while `fit` trains, why, and what to change.
+
+    ```python
+    callback = gradwatch.keras.GradWatch("runs/a")
+    model.fit(x, y, callbacks=[callback])
+    callback.report()
+    ```
+
+    Gradients, weights and updates are those of the training itself, computed inside the compiled
+    step. Forward and backward signals come from a probe: a pass of its own on up to 64 examples, at
+    few steps, of which no variable or random seed of the model takes notice. The training goes on
+    exactly as without the callback.
+
+    Args:
+        log_dir: Where TensorBoard events go, into the directory `name` below it; None for none. The
+            directory of `keras.callbacks.TensorBoard` is fine.
+        name: Name of that directory, "gradwatch" by default.
+        update_freq: "auto" (dense in the first 128 steps, then sparse), "epoch" (the first step of
+            each epoch), "batch" (every step), or an interval in optimizer steps. All but "auto" are
+            kept exactly and ignore the budget.
+        budget: Largest share of the training time that gradwatch may take after step 128, in
+            (0, 1]; None for no limit.
+        probe: (x, y) or (x, y, sample_weight): a batch for the probe, in the form in which `fit`
+            takes it; None for the first examples of the first batch that is trained on.
+        rules: Codes to report, or `Rule` objects to use in place of the built-in ones of the same
+            code; None for all.
+        on_finding: Called with every finding that opens or reopens.
+        verbose: 0 for silence, 1 for a line when a finding opens or is resolved, written between
+            epochs, and one at the end of training.
+
+    Raises:
+        ArgumentError: If an argument cannot be used; the message says what to do.
+        MissingExtraError: If `log_dir` is given and TensorBoard is not installed.
+    """
+
+    def __init__(
+        self,
+        log_dir: str | Path | None = None,
+        *,
+        name: str | None = None,
+        update_freq: int | Literal["auto", "epoch", "batch"] = "auto",
+        budget: float | None = 0.01,
+        probe: tuple[Any, ...] | None = None,
+        rules: Sequence[str | Rule] | None = None,
+        on_finding: Callable[[Finding], None] | None = None,
+        verbose: int = 1,
+    ) -> None:
+        super().__init__()
+        self._every, self._by_epoch = _interval(update_freq)
+        self._budget = budget
+        self._batch = _checked_probe(probe)
+        self._where = {"log_dir": log_dir, "name": name, "verbose": verbose}
+        self._selection = select(rules)
+        self._on_finding = on_finding
+        self._begin_anew(PROBE_STEPS)
+        self._is_open = True
+        self._watched: weakref.ref[Any] | None = None
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """Findings, oldest first, resolved ones included."""
+        return self._watcher.findings
+
+    @property
+    def history(self) -> History:
+        """Snapshots of the observed steps, oldest first; `history[-1].grad_rms` and the like."""
+        return self._watcher.history
+
+    @property
+    def skipped_steps(self) -> int:
+        """Steps that the loss scaling of mixed precision has skipped, up to the last sample."""
+        return self._session.skipped_steps
+
+    def report(self) -> Report:
+        """The verdict so far: print it, or leave it as the last line of a notebook cell."""
+        return Report(
+            findings=self.findings,
+            history=self.history,
+            overhead=self._schedule.overhead,
+            framework="keras",
+        )
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Begin to watch; a second training of the same model goes on with the same history."""
+        model = self.model
+        if self._watched is None or self._watched() is not model:
+            steps = self._known_steps()
+            short = steps is not None and steps < SHORT_RUN
+            self._resume(anew=self._watched is not None or short, early=short)
+            self._watched = weakref.ref(model)
+        else:
+            self._resume(anew=False, early=False)
+        for sentence in limits_of(model):
+            self._session.degrade(sentence)
+        try:
+            self._attach(model)
+        except Exception as error:  # noqa: BLE001 -- promise 2: a fault never breaks a run
+            self._session.fault(error)
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Write what was held, which now stands between two progress bars."""
+        self._release()
+        optimizer = self.model.optimizer
+        if optimizer is None or not optimizer.built:
+            return
+        micro_steps = int(keras.ops.convert_to_numpy(leaves(optimizer)[0]._iterations))
+        self._session.begin_epoch(micro_steps // accumulation_of(optimizer), micro_steps)
+        if self._by_epoch:
+            self._session.observe_next()
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Judge all that the epoch has shown."""
+        self._session.pause()
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        """Leave the model as it was, judge the end, write a line, close the event file."""
+        self._session.finish()
+        self._is_open = False
+
+    def _attach(self, model: Any) -> None:
+        """Join the callbacks that watch this training, or be the first."""
+        attachment = attachment_of(model)
+        if attachment is not None and not self._is_of_this_training(attachment):
+            attachment.lift()
+            attachment = None
+        if attachment is None and not is_ready(model):
+            AfterFirstStep(model, self._attach).install()
+            return
+        attachment = attachment or attach(model)
+        self._session.attach(attachment, accumulation=accumulation_of(model.optimizer))
+        attachment.training = self.params
+
+    def _is_of_this_training(self, attachment: Attachment) -> bool:
+        """Whether it was made in this call of `fit`, which hands all callbacks one dictionary.
+
+        One that a training has left that raised is not.
+        """
+        return attachment.training is self.params
+
+    def _known_steps(self) -> int | None:
+        """Steps of the whole training, None where that is not known."""
+        epochs, steps = (self.params.get(name) for name in ("epochs", "steps"))
+        return epochs * steps if epochs and steps else None
+
+    def _resume(self, *, anew: bool, early: bool) -> None:
+        if anew:
+            if self._is_open:
+                self._watcher.finish(0)
+            self._begin_anew(EARLY_STEPS if early else PROBE_STEPS)
+        elif not self._is_open:
+            self._watcher.resume(self._sinks())
+        self._is_open = True
+
+    def _begin_anew(self, probe_steps: frozenset[int]) -> None:
+        self._schedule = Schedule(self._every, self._budget, signal_steps=probe_steps)
+        self._watcher = Watcher(
+            self._selection.rules,
+            report_only=self._selection.report_only,
+            on_finding=self._on_finding,
+            sinks=self._sinks(),
+        )
+        self._session = Session(self._watcher, self._schedule, self._batch)
+
+    def _sinks(self) -> list[Sink]:
+        made = list(
+            make_sinks(**self._where, framework="keras", schedule=self._schedule, held=True)
+        )
+        self._consoles = [sink for sink in made if isinstance(sink, ConsoleSink)]
+        return made
+
+    def _release(self) -> None:
+        for console in self._consoles:
+            console.release()
+
+
+def _interval(update_freq: object) -> tuple[int | Literal["auto"], bool]:
+    """(interval of the schedule, whether every epoch's first step is observed and no other)."""
+    if update_freq == "batch":
+        return 1, False
+    if update_freq == "epoch":
+        return sys.maxsize, True
+    if update_freq == "auto" or (isinstance(update_freq, int) and update_freq >= 1):
+        return update_freq, False  # type: ignore[return-value] # narrowed by the line above
+    raise ArgumentError(
+        f'update_freq={update_freq!r} is none of "auto", "epoch", "batch" and a whole number of '
+        "steps from 1 on"
+    )
+
+
+def _checked_probe(probe: object) -> tuple[Any, Any, Any] | None:
+    if probe is None:
+        return None
+    if not isinstance(probe, tuple | list) or not 1 <= len(probe) <= 3:
+        raise ArgumentError(
+            f"probe is a {type(probe).__name__}; pass a batch as (x, y) or (x, y, sample_weight), "
+            "or None for the first batch that is trained on"
+        )
+    x, y, weight = (*probe, None, None)[:3]
+    lengths = {len(leaf) for leaf in keras.tree.flatten((x, y, weight)) if hasattr(leaf, "__len__")}
+    if len(lengths) > 1:
+        raise ArgumentError(
+            f"probe: its arrays hold {sorted(lengths)} examples; pass one batch, of the same "
+            "examples in each"
+        )
+    return x, y, weight

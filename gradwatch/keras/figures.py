@@ -1,0 +1,239 @@
+"""Figures: what is computed of the variables inside the compiled training step.
+
+Everything here is traced by the backend, so it is made of `keras.ops` and knows no values.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from keras import ops
+from numpy.typing import NDArray
+
+from gradwatch.keras.optimizers import decay_shares, is_update_step, loss_scale_of, used_gradients
+from gradwatch.sampling import SAMPLE_ELEMENTS, sampling_stride
+
+COLUMNS = ("grad_norm", "weight_norm", "before_norm", "after_norm", "update_norm", "decay")
+"""Figures of each variable, of the last observed step."""
+
+COUNTS = ("observed", "skipped", "nonfinite", "peak_norm", "steps")
+"""Figures of the whole since the last observed step: how many steps were observed, skipped by the
+loss scaling, had a non-finite watched gradient, the largest norm of that gradient, steps in all."""
+
+
+class Watched(NamedTuple):
+    """A variable that an optimizer may change.
+
+    Args:
+        variable: The variable.
+        row: Row of its layer.
+        stride: Every how many elements of it are sampled for its update.
+    """
+
+    variable: Any
+    row: int
+    stride: int
+
+    @property
+    def size(self) -> int:
+        """Its elements."""
+        return math.prod(self.variable.shape)
+
+    @property
+    def sampled(self) -> int:
+        """Elements of the sample."""
+        return -(-self.size // self.stride)
+
+
+class Layout:
+    """Where each figure stands in the carrier, a vector of float32.
+
+    Args:
+        variables: The variables that train, and the row of each.
+    """
+
+    def __init__(self, variables: Sequence[tuple[Any, int]]) -> None:
+        self.watched = tuple(
+            Watched(variable, row, sampling_stride(math.prod(variable.shape), SAMPLE_ELEMENTS))
+            for variable, row in variables
+            if math.prod(variable.shape)
+        )
+        self._place_of = {id(entry.variable): place for place, entry in enumerate(self.watched)}
+        self.without_gradient: set[int] = set()
+        """Places for which the last trace had no gradient at all."""
+        self.sentinel = min(
+            range(len(self.watched)), key=lambda place: self.watched[place].size, default=-1
+        )
+        """Place of the smallest variable: its gradient is looked at in every step."""
+
+    @property
+    def length(self) -> int:
+        """Figures in the carrier."""
+        return len(COUNTS) + len(COLUMNS) * len(self.watched)
+
+    def empty(self) -> NDArray[np.float32]:
+        """The carrier before anything was observed."""
+        carrier = np.full(self.length, np.nan, dtype=np.float32)
+        carrier[: len(COUNTS)] = 0.0
+        return carrier
+
+    def counts(self, carrier: NDArray[np.floating[Any]]) -> dict[str, float]:
+        """Figures of the whole by name."""
+        return dict(zip(COUNTS, carrier[: len(COUNTS)].tolist(), strict=True))
+
+    def columns(self, carrier: NDArray[np.floating[Any]]) -> dict[str, NDArray[np.float64]]:
+        """Figures of the variables by name, each of shape (variables,)."""
+        table = carrier[len(COUNTS) :].reshape(len(self.watched), len(COLUMNS)).astype(np.float64)
+        return dict(zip(COLUMNS, table.T, strict=True))
+
+    def places(self, variables: Sequence[Any]) -> list[int]:
+        """Place of each variable, -1 for one that is not watched."""
+        return [self._place_of.get(id(variable), -1) for variable in variables]
+
+
+class StepFigures:
+    """Traces the figures of one call of an optimizer's `apply`.
+
+    Args:
+        layout: Where they go.
+        optimizer: The outermost optimizer.
+        carrier: The figures up to now, shape (layout.length,).
+        wanted: Whether this step is to be observed, a boolean tensor.
+        reduced: Sums gradients over replicas.
+    """
+
+    def __init__(
+        self,
+        layout: Layout,
+        optimizer: Any,
+        carrier: Any,
+        wanted: Any,
+        reduced: Callable[[list[Any]], list[Any]] = list,
+    ) -> None:
+        self._layout = layout
+        self._optimizer = optimizer
+        self._carrier = carrier
+        self._wanted = wanted
+        self._reduced = reduced
+        self._places: list[int] = []
+        self._variables: list[Any] = []
+        self._before: Any = ()
+        self._scale: Any = None
+
+    def before(self, gradients: Sequence[Any], variables: Sequence[Any]) -> None:
+        """Read gradients and weights; call it before `apply`."""
+        known = [
+            (place, gradient, variable)
+            for place, gradient, variable in zip(
+                self._layout.places(variables), gradients, variables, strict=True
+            )
+            if place >= 0
+        ]
+        self._places = [place for place, _, _ in known]
+        self._variables = [variable for _, _, variable in known]
+        given = [gradient for _, gradient, _ in known]
+        for place, gradient in zip(self._places, given, strict=True):
+            self._layout.without_gradient.discard(place)
+            if gradient is None:
+                self._layout.without_gradient.add(place)
+        self._wanted = ops.logical_and(self._wanted, is_update_step(self._optimizer))
+        self._scale = loss_scale_of(self._optimizer)
+        self._sentinel = self._sentinel_norm(given)
+        self._before = ops.cond(
+            self._wanted, lambda: self._read_before(given), self._nothing_before
+        )
+
+    def after(self) -> Any:
+        """Read what the step has changed, and give the new carrier; call it after `apply`."""
+        columns = ops.cond(self._wanted, self._read_after, self._columns)
+        return ops.concatenate([self._counted(), columns])
+
+    def _read_before(self, given: list[Any]) -> tuple[Any, Any]:
+        present = [place for place, gradient in enumerate(given) if gradient is not None]
+        sums = iter(self._reduced([given[place] for place in present]))
+        given = [next(sums) if gradient is not None else None for gradient in given]
+        used = used_gradients(self._optimizer, given, self._variables)
+        decay = decay_shares(self._optimizer, self._variables)
+        table = []
+        for gradient, share, sample, variable in zip(
+            used, decay, self._samples(), self._variables, strict=True
+        ):
+            grad_norm = np.float32(np.nan) if gradient is None else norm(gradient)
+            figures = (grad_norm, norm(variable.value), norm(sample), share)
+            table.append(ops.stack([ops.cast(figure, "float32") for figure in figures]))
+        return ops.stack(table), ops.concatenate(self._samples())
+
+    def _nothing_before(self) -> tuple[Any, Any]:
+        sampled = sum(self._layout.watched[place].sampled for place in self._places)
+        return ops.zeros((len(self._places), 4), "float32"), ops.zeros((sampled,), "float32")
+
+    def _read_after(self) -> Any:
+        table, before = self._before
+        rows = list(ops.unstack(self._table(), num=len(self._layout.watched)))
+        start = 0
+        for number, (place, sample) in enumerate(zip(self._places, self._samples(), strict=True)):
+            end = start + self._layout.watched[place].sampled
+            moved = norm(sample - before[start:end])
+            known = table[number]
+            figures = [known[0], known[1], known[2], norm(sample), moved, known[3]]
+            rows[place] = ops.stack(figures)
+            start = end
+        return ops.reshape(ops.stack(rows), (-1,))
+
+    def _samples(self) -> list[Any]:
+        return [
+            ops.cast(ops.reshape(variable.value, (-1,)), "float32")[
+                :: self._layout.watched[place].stride
+            ]
+            for place, variable in zip(self._places, self._variables, strict=True)
+        ]
+
+    def _columns(self) -> Any:
+        return self._carrier[len(COUNTS) :]
+
+    def _table(self) -> Any:
+        return ops.reshape(self._columns(), (len(self._layout.watched), len(COLUMNS)))
+
+    def _sentinel_norm(self, given: list[Any]) -> Any | None:
+        """Norm of the watched gradient, unscaled; None where this call does not have it."""
+        if self._layout.sentinel not in self._places:
+            return None
+        gradient = given[self._places.index(self._layout.sentinel)]
+        if gradient is None:
+            return None
+        watched = norm(ops.convert_to_tensor(gradient, sparse=False))
+        return watched if self._scale is None else watched / ops.cast(self._scale, "float32")
+
+    def _counted(self) -> Any:
+        observed, skipped, nonfinite, peak, steps = ops.unstack(
+            self._carrier[: len(COUNTS)], num=len(COUNTS)
+        )
+        observed += ops.cast(self._wanted, "float32")
+        now = loss_scale_of(self._optimizer)
+        if hasattr(self._optimizer, "dynamic_scale") and self._scale is not None:
+            skipped += ops.cast(now < self._scale, "float32")
+        if self._sentinel is not None:
+            finite = ops.isfinite(self._sentinel)
+            nonfinite += 1 - ops.cast(finite, "float32")
+            peak = ops.where(finite, ops.maximum(peak, self._sentinel), peak)
+            steps += 1
+        return ops.stack([observed, skipped, nonfinite, peak, steps])
+
+
+def norm(values: Any) -> Any:
+    """L2 norm of a tensor, float32, with no square that under- or overflows.
+
+    Args:
+        values: Any shape and real type.
+
+    Returns:
+        Shape (); infinite or NaN where the values are.
+    """
+    values = ops.reshape(ops.cast(values, "float32"), (-1,))
+    largest = ops.max(ops.abs(values))
+    usable = ops.logical_and(largest > 0, ops.isfinite(largest))
+    unit = ops.where(usable, largest, ops.ones_like(largest))
+    return unit * ops.sqrt(ops.sum(ops.square(values / unit)))

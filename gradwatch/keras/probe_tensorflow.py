@@ -1,0 +1,107 @@
+"""The probe on TensorFlow: a gradient tape in a function of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from gradwatch.keras.passes import Pass
+from gradwatch.keras.probe import Probe
+from gradwatch.keras.rows import Rows
+
+
+class TensorFlowTracer:
+    """Watches by a tape; sources are found in the graph.
+
+    Args:
+        tape: The tape that records the forward pass.
+    """
+
+    def __init__(self, tape: tf.GradientTape) -> None:
+        self._tape = tape
+        self._tags: dict[int, int] = {}
+        self._kept: list[Any] = []
+        """Keeps the operations alive, for their ids are the keys."""
+        self._sources_of: dict[int, frozenset[int]] = {}
+        self._latest = -1
+
+    def watch(self, tensor: Any) -> Any:
+        """The tensor, watched by the tape from here on."""
+        alias = tf.identity(tensor)
+        self._tape.watch(alias)
+        return alias
+
+    def tag(self, tensor: Any, call: int) -> Any:
+        """The tensor as the output of an operation that is known again."""
+        self._latest = call
+        alias = tf.identity(tensor)
+        if not isinstance(alias, tf.__internal__.EagerTensor):
+            self._tags[id(alias.op)] = call
+            self._kept.append(alias.op)
+        return alias
+
+    def sources(self, tensors: Sequence[Any]) -> set[int]:
+        """The tags nearest to the tensors; run eagerly, the layer that ran last."""
+        if any(isinstance(tensor, tf.__internal__.EagerTensor) for tensor in tensors):
+            return {self._latest} if self._latest >= 0 else set()
+        return set().union(*(self._walk(tensor.op) for tensor in tensors))
+
+    def slope(self, function: Callable[[Any], Any], tensor: Any) -> Any:
+        """Its gradient of ones."""
+        with self._tape.stop_recording():
+            tensor = tf.stop_gradient(tensor)
+            with tf.GradientTape() as tape:
+                tape.watch(tensor)
+                outputs = function(tensor)
+            return tape.gradient(
+                outputs, tensor, unconnected_gradients=tf.UnconnectedGradients.ZERO
+            )
+
+    def _walk(self, start: Any) -> set[int]:
+        found: set[int] = set()
+        seen: set[int] = set()
+        pending = [start]
+        while pending:
+            operation = pending.pop()
+            if id(operation) in seen:
+                continue
+            seen.add(id(operation))
+            self._kept.append(operation)
+            if id(operation) in self._tags:
+                found.add(self._tags[id(operation)])
+            else:
+                pending.extend(source.op for source in operation.inputs)
+        return found
+
+
+class TensorFlowProbe(Probe):
+    """See `Probe`."""
+
+    def __init__(self, model: Any, rows: Rows, batch: tuple[Any, Any, Any]) -> None:
+        super().__init__(model, rows, batch)
+        self._variables: list[Any] = []
+        self._function: Any = None
+
+    def run(self, state: Sequence[tuple[Any, Any]]) -> Any:
+        """See `Probe.run`; the values are those of the variables when it runs."""
+        if self._function is None:
+            self._variables = [variable for variable, _ in state]
+            self._function = self._figures
+            if not self._model.run_eagerly:
+                self._function = tf.function(self._figures, autograph=False)
+        return self._function()
+
+    def _figures(self) -> Any:
+        state = [(variable, tf.convert_to_tensor(variable.value)) for variable in self._variables]
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            collected = Pass(self._rows, TensorFlowTracer(tape))
+            scaled, loss = self._forward(collected, state, self._batch)
+        gradients = tape.gradient(scaled, list(collected.watched.values()))
+        by_key = dict(zip(collected.watched, gradients, strict=True))
+        figures = {
+            **collected.figures,
+            **collected.gradient_figures(by_key, collected.logits()),
+        }
+        return self._vector(collected, figures, loss, state)
