@@ -37,8 +37,8 @@ class ConsoleSink:
         framework: "torch" or "keras": how the full report is asked for.
         console: Where to write, standard error by default.
         overhead: Gives what gradwatch cost so far.
-        held: Whether lines wait for `release`, so that they never stand in a progress bar that knows
-            nothing of them.
+        held: Whether lines wait for `release`, so that they never stand in the progress bar of
+            another library.
     """
 
     def __init__(

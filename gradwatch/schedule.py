@@ -18,6 +18,9 @@ SETTLED_STEP = 1000
 LATE_INTERVAL = 100
 CLOSER_STEPS = 8
 
+OUTLIER_FACTOR = 4.0
+"""A step counts in the average as no more than so many usual ones."""
+
 
 class Sample(IntEnum):
     """What is observed at a step; signals come with parameters."""
@@ -108,7 +111,7 @@ class Schedule:
     ) -> None:
         self._every = _checked_interval(every)
         self._budget = _checked_budget(budget)
-        self._signal_steps = signal_steps
+        self.signal_steps = signal_steps
         self._has_signals = True
         self._steps = 0
         self._kinds = {Sample.PARAMETERS: _Kind(), Sample.SIGNALS: _Kind()}
@@ -130,10 +133,10 @@ class Schedule:
     def _planned(self, step: int) -> Sample:
         if self._every is not None:
             return self._fullest if step % self._every == 0 else Sample.NOTHING
-        if step in self._signal_steps and step <= LAST_EARLY_STEP:
+        if step in self.signal_steps and step <= LAST_EARLY_STEP:
             return self._fullest
         if step in EARLY_STEPS or step < self._closer_until:
-            is_dense = self._signal_steps >= EARLY_STEPS
+            is_dense = self.signal_steps >= EARLY_STEPS
             return self._fullest if is_dense else Sample.PARAMETERS
         if step <= LAST_EARLY_STEP:
             return Sample.NOTHING
@@ -153,20 +156,23 @@ class Schedule:
         """Plan parameter samples only from now on: signals cannot be observed."""
         self._has_signals = False
 
-    def close_step(self, sample: Sample, seconds: float, cost: float, *, count: int = 1) -> None:
+    def close_step(
+        self, sample: Sample, seconds: float, cost: float, *, once: float = 0.0, count: int = 1
+    ) -> None:
         """Count a finished step, or several that ran at once.
 
         Args:
             sample: What was observed at it.
             seconds: Seconds since the step before was finished, the cost included.
             cost: Seconds of them spent inside gradwatch.
+            once: Seconds of the cost that no later sample will take, as those of a compilation.
             count: Steps.
         """
         if sample is Sample.NOTHING:
             self._average(seconds / count)
         else:
             self._kinds[Sample.PARAMETERS].note(self._steps)
-            self._kinds[sample].charge(cost)
+            self._kinds[sample].charge(cost - once)
         if sample is Sample.SIGNALS:
             self._kinds[sample].note(self._steps)
         if self._steps > LAST_EARLY_STEP:
@@ -208,10 +214,14 @@ class Schedule:
         return self._budgeted_seconds > allowed
 
     def _average(self, seconds: float) -> None:
-        """Take in the time of an unobserved step; the run's first one is never typical."""
+        """Take in the time of an unobserved step; the run's first one is never typical.
+
+        Nor is one that compiles anew or writes a checkpoint: it counts as a few usual ones.
+        """
         if self._steps:
             known = not math.isnan(self._step_seconds)
-            self._step_seconds = 0.9 * self._step_seconds + 0.1 * seconds if known else seconds
+            usual = min(seconds, OUTLIER_FACTOR * self._step_seconds)
+            self._step_seconds = 0.9 * self._step_seconds + 0.1 * usual if known else seconds
 
     def _is_due(self, kind: Sample, step: int) -> bool:
         return step - self._kinds[kind].last >= self._interval(kind)

@@ -50,4 +50,6 @@ def make_sinks(
 
         yield TensorBoardSink(log_dir, name, framework=framework)
     if verbose:
-        yield ConsoleSink(verbose, framework=framework, overhead=lambda: schedule.overhead, held=held)
+        yield ConsoleSink(
+            verbose, framework=framework, overhead=lambda: schedule.overhead, held=held
+        )

@@ -79,8 +79,8 @@ def test_a_slow_step_between_samples_is_no_reason_to_sample_more_than_usual():
     schedule = Schedule("auto", 0.01)
     run(schedule, 200)
     schedule.close_step(Sample.NOTHING, 60.0, 0.0)  # an evaluation
-    assert schedule.overhead.parameter_interval == 10
-    assert schedule.overhead.signal_interval == 25
+    assert schedule.overhead.parameter_interval >= 10
+    assert schedule.overhead.signal_interval >= 25
 
 
 def test_looking_closer_makes_the_next_eight_steps_samples():
@@ -191,3 +191,51 @@ def test_a_budget_that_cannot_be_used_is_refused(budget):
 @pytest.mark.parametrize("budget", [1, 1.0, 1e-6, None])
 def test_a_budget_at_the_boundary_is_taken(budget):
     Schedule("auto", budget)
+
+
+SPARSE = frozenset({4, 16, 48})
+
+
+def test_signals_can_keep_to_steps_of_their_own_while_parameters_keep_to_theirs():
+    observed = run(Schedule("auto", None, signal_steps=SPARSE), 129)
+    assert steps_of(observed, Sample.SIGNALS) == sorted(SPARSE)
+    assert steps_of(observed, Sample.PARAMETERS) == sorted(EARLY_STEPS - SPARSE)
+
+
+def test_a_closer_look_brings_no_signals_where_they_keep_to_steps_of_their_own():
+    observed = run(Schedule("auto", None, signal_steps=SPARSE), 129, closer_at=frozenset({70}))
+    assert set(range(71, 79)) <= set(steps_of(observed, Sample.PARAMETERS))
+    assert steps_of(observed, Sample.SIGNALS) == sorted(SPARSE)
+
+
+@pytest.mark.parametrize(("span", "expected"), [(1, Sample.NOTHING), (2, Sample.SIGNALS)])
+def test_steps_that_run_at_once_are_observed_if_one_of_them_is_due(span, expected):
+    schedule = Schedule("auto", None)
+    for _ in range(5):
+        schedule.close_step(schedule.plan(), STEP, 0.0)
+    assert schedule.plan(span=span) is expected
+
+
+def test_steps_that_ran_at_once_are_counted_and_timed_each():
+    schedule = Schedule(100, None)
+    schedule.close_step(Sample.SIGNALS, STEP, 0.0)
+    schedule.close_step(Sample.NOTHING, 4 * STEP, 0.0, count=4)
+    assert schedule.overhead.steps == 5
+    assert schedule.overhead.step_seconds == pytest.approx(STEP)
+
+
+@pytest.mark.parametrize(("once", "interval"), [(0.0, 1000), (0.999, 25)])
+def test_a_compilation_counts_in_the_total_but_stretches_no_interval(once, interval):
+    schedule = Schedule("auto", 0.2)
+    schedule.close_step(Sample.SIGNALS, 1.0, 1.0, once=once)
+    schedule.close_step(Sample.NOTHING, STEP, 0.0)
+    assert schedule.overhead.signal_interval == interval
+    assert schedule.overhead.seconds == pytest.approx(1.0)
+
+
+def test_an_unusually_long_step_hardly_moves_the_average():
+    schedule = Schedule(100, None)
+    schedule.close_step(Sample.SIGNALS, STEP, 0.0)
+    for seconds in (STEP, 100 * STEP):
+        schedule.close_step(Sample.NOTHING, seconds, 0.0)
+    assert schedule.overhead.step_seconds == pytest.approx(1.3 * STEP)

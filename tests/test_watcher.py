@@ -271,6 +271,18 @@ def test_sinks_see_every_snapshot_and_what_changed():
     assert sink.closed == 1
 
 
+def test_a_run_that_goes_on_keeps_history_and_findings_and_writes_to_new_sinks():
+    earlier, later = Told(), Told()
+    watcher = Watcher([Large()], sinks=[earlier])
+    watched(watcher, SICK, SICK)
+    watcher.finish(2)
+    watcher.resume([later])
+    assert not watcher.history.finished
+    watcher.observe(snapshot(2, *SICK))
+    assert (len(earlier.snapshots), [entry.step for entry in later.snapshots]) == (2, [2])
+    assert [finding.is_open for finding in watcher.findings] == [True]
+
+
 def test_snapshots_carry_the_limits_of_the_run():
     sink = Told()
     watcher = Watcher([], sinks=[sink])

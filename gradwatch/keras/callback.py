@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 import weakref
 from collections.abc import Callable, Sequence
+from functools import partial
+from numbers import Integral
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,7 +34,7 @@ SHORT_RUN = 128
 """Trainings of fewer steps are probed at every early step, or they would get no verdict."""
 
 
-class GradWatch(keras.callbacks.Callback):
+class GradWatch(keras.callbacks.Callback):  # type: ignore[misc] # Keras ships no types
     """Says which layers do not learn while `fit` trains, why, and what to change.
 
     ```python
@@ -84,11 +86,12 @@ class GradWatch(keras.callbacks.Callback):
         self._every, self._by_epoch = _interval(update_freq)
         self._budget = budget
         self._batch = _checked_probe(probe)
-        self._where = {"log_dir": log_dir, "name": name, "verbose": verbose}
+        self._sinks = partial(
+            make_sinks, log_dir, name=name, verbose=verbose, framework="keras", held=True
+        )
         self._selection = select(rules)
         self._on_finding = on_finding
-        self._begin_anew(PROBE_STEPS)
-        self._is_open = True
+        self._begin()
         self._watched: weakref.ref[Any] | None = None
 
     @property
@@ -118,13 +121,13 @@ class GradWatch(keras.callbacks.Callback):
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Begin to watch; a second training of the same model goes on with the same history."""
         model = self.model
-        if self._watched is None or self._watched() is not model:
-            steps = self._known_steps()
-            short = steps is not None and steps < SHORT_RUN
-            self._resume(anew=self._watched is not None or short, early=short)
-            self._watched = weakref.ref(model)
-        else:
-            self._resume(anew=False, early=False)
+        if self._watched is None:
+            self._schedule.signal_steps = self._probe_steps()
+        elif self._watched() is not model:
+            self._begin_anew()
+        elif self._session.is_finished:
+            self._watcher.resume(self._open_sinks())
+        self._watched = weakref.ref(model)
         for sentence in limits_of(model):
             self._session.degrade(sentence)
         try:
@@ -150,7 +153,6 @@ class GradWatch(keras.callbacks.Callback):
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Leave the model as it was, judge the end, write a line, close the event file."""
         self._session.finish()
-        self._is_open = False
 
     def _attach(self, model: Any) -> None:
         """Join the callbacks that watch this training, or be the first."""
@@ -172,50 +174,49 @@ class GradWatch(keras.callbacks.Callback):
         """
         return attachment.training is self.params
 
-    def _known_steps(self) -> int | None:
-        """Steps of the whole training, None where that is not known."""
+    def _probe_steps(self) -> frozenset[int]:
+        """The early steps at which the probe runs, for a training of this length."""
         epochs, steps = (self.params.get(name) for name in ("epochs", "steps"))
-        return epochs * steps if epochs and steps else None
+        return EARLY_STEPS if epochs and steps and epochs * steps < SHORT_RUN else PROBE_STEPS
 
-    def _resume(self, *, anew: bool, early: bool) -> None:
-        if anew:
-            if self._is_open:
-                self._watcher.finish(0)
-            self._begin_anew(EARLY_STEPS if early else PROBE_STEPS)
-        elif not self._is_open:
-            self._watcher.resume(self._sinks())
-        self._is_open = True
+    def _begin_anew(self) -> None:
+        """Watch another model: with a history of its own."""
+        if not self._session.is_finished:
+            self._session.finish()
+        self._begin()
+        self._schedule.signal_steps = self._probe_steps()
 
-    def _begin_anew(self, probe_steps: frozenset[int]) -> None:
-        self._schedule = Schedule(self._every, self._budget, signal_steps=probe_steps)
+    def _begin(self) -> None:
+        self._schedule = Schedule(self._every, self._budget, signal_steps=PROBE_STEPS)
         self._watcher = Watcher(
             self._selection.rules,
             report_only=self._selection.report_only,
             on_finding=self._on_finding,
-            sinks=self._sinks(),
+            sinks=self._open_sinks(),
         )
         self._session = Session(self._watcher, self._schedule, self._batch)
 
-    def _sinks(self) -> list[Sink]:
-        made = list(
-            make_sinks(**self._where, framework="keras", schedule=self._schedule, held=True)
-        )
-        self._consoles = [sink for sink in made if isinstance(sink, ConsoleSink)]
-        return made
+    def _open_sinks(self) -> list[Sink]:
+        opened = list(self._sinks(schedule=self._schedule))
+        self._consoles = [sink for sink in opened if isinstance(sink, ConsoleSink)]
+        return opened
 
     def _release(self) -> None:
         for console in self._consoles:
             console.release()
 
 
-def _interval(update_freq: object) -> tuple[int | Literal["auto"], bool]:
+def _interval(update_freq: Any) -> tuple[int | Literal["auto"], bool]:
     """(interval of the schedule, whether every epoch's first step is observed and no other)."""
     if update_freq == "batch":
         return 1, False
     if update_freq == "epoch":
         return sys.maxsize, True
-    if update_freq == "auto" or (isinstance(update_freq, int) and update_freq >= 1):
-        return update_freq, False  # type: ignore[return-value] # narrowed by the line above
+    if update_freq == "auto":
+        return "auto", False
+    is_whole = isinstance(update_freq, Integral) and not isinstance(update_freq, bool)
+    if is_whole and int(update_freq) >= 1:
+        return int(update_freq), False
     raise ArgumentError(
         f'update_freq={update_freq!r} is none of "auto", "epoch", "batch" and a whole number of '
         "steps from 1 on"

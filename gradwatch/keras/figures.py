@@ -102,7 +102,6 @@ class StepFigures:
         optimizer: The outermost optimizer.
         carrier: The figures up to now, shape (layout.length,).
         wanted: Whether this step is to be observed, a boolean tensor.
-        reduced: Sums gradients over replicas.
     """
 
     def __init__(
@@ -111,16 +110,16 @@ class StepFigures:
         optimizer: Any,
         carrier: Any,
         wanted: Any,
-        reduced: Callable[[list[Any]], list[Any]] = list,
     ) -> None:
         self._layout = layout
         self._optimizer = optimizer
         self._carrier = carrier
         self._wanted = wanted
-        self._reduced = reduced
         self._places: list[int] = []
         self._variables: list[Any] = []
-        self._before: Any = ()
+        self._before: Any = None
+        self._sampled: Any = None
+        """Copies of the samples before the step, one after the other."""
         self._scale: Any = None
 
     def before(self, gradients: Sequence[Any], variables: Sequence[Any]) -> None:
@@ -139,48 +138,48 @@ class StepFigures:
             self._layout.without_gradient.discard(place)
             if gradient is None:
                 self._layout.without_gradient.add(place)
-        self._wanted = ops.logical_and(self._wanted, is_update_step(self._optimizer))
+        if self._wanted is not False:
+            self._wanted = ops.logical_and(self._wanted, is_update_step(self._optimizer))
         self._scale = loss_scale_of(self._optimizer)
         self._sentinel = self._sentinel_norm(given)
-        self._before = ops.cond(
-            self._wanted, lambda: self._read_before(given), self._nothing_before
-        )
+        # Weights that are read inside a condition are copied by XLA at every step, if it is to
+        # overwrite them: their samples are small, and are taken outside.
+        self._sampled = ops.concatenate(self._samples()) if self._wanted is not False else None
+        self._before = self._if_wanted(lambda: self._read_before(given), self._nothing_before)
 
     def after(self) -> Any:
         """Read what the step has changed, and give the new carrier; call it after `apply`."""
-        columns = ops.cond(self._wanted, self._read_after, self._columns)
+        columns = self._if_wanted(self._read_after, self._columns)
         return ops.concatenate([self._counted(), columns])
 
-    def _read_before(self, given: list[Any]) -> tuple[Any, Any]:
-        present = [place for place, gradient in enumerate(given) if gradient is not None]
-        sums = iter(self._reduced([given[place] for place in present]))
-        given = [next(sums) if gradient is not None else None for gradient in given]
+    def _if_wanted(self, read: Callable[[], Any], otherwise: Callable[[], Any]) -> Any:
+        return otherwise() if self._wanted is False else ops.cond(self._wanted, read, otherwise)
+
+    def _read_before(self, given: list[Any]) -> Any:
+        """Gradient and decay of each variable, shape (variables, 2)."""
         used = used_gradients(self._optimizer, given, self._variables)
         decay = decay_shares(self._optimizer, self._variables)
-        table = []
-        for gradient, share, sample, variable in zip(
-            used, decay, self._samples(), self._variables, strict=True
-        ):
-            grad_norm = np.float32(np.nan) if gradient is None else norm(gradient)
-            figures = (grad_norm, norm(variable.value), norm(sample), share)
-            table.append(ops.stack([ops.cast(figure, "float32") for figure in figures]))
-        return ops.stack(table), ops.concatenate(self._samples())
+        table = [
+            (np.float32(np.nan) if gradient is None else norm(gradient), share)
+            for gradient, share in zip(used, decay, strict=True)
+        ]
+        return ops.stack([ops.stack([ops.cast(one, "float32") for one in row]) for row in table])
 
-    def _nothing_before(self) -> tuple[Any, Any]:
-        sampled = sum(self._layout.watched[place].sampled for place in self._places)
-        return ops.zeros((len(self._places), 4), "float32"), ops.zeros((sampled,), "float32")
+    def _nothing_before(self) -> Any:
+        return ops.zeros((len(self._places), 2), "float32")
 
     def _read_after(self) -> Any:
-        table, before = self._before
         rows = list(ops.unstack(self._table(), num=len(self._layout.watched)))
         start = 0
-        for number, (place, sample) in enumerate(zip(self._places, self._samples(), strict=True)):
-            end = start + self._layout.watched[place].sampled
-            moved = norm(sample - before[start:end])
-            known = table[number]
-            figures = [known[0], known[1], known[2], norm(sample), moved, known[3]]
+        for number, (place, later) in enumerate(zip(self._places, self._samples(), strict=True)):
+            watched = self._layout.watched[place]
+            earlier = self._sampled[start : start + watched.sampled]
+            start += watched.sampled
+            before, after = norm(earlier), norm(later)
+            weight = _before_step(norm(watched.variable.value), before, after, watched)
+            grad, decay = self._before[number, 0], self._before[number, 1]
+            figures = (grad, weight, before, after, norm(later - earlier), decay)
             rows[place] = ops.stack(figures)
-            start = end
         return ops.reshape(ops.stack(rows), (-1,))
 
     def _samples(self) -> list[Any]:
@@ -221,6 +220,18 @@ class StepFigures:
             peak = ops.where(finite, ops.maximum(peak, self._sentinel), peak)
             steps += 1
         return ops.stack([observed, skipped, nonfinite, peak, steps])
+
+
+def _before_step(weight: Any, before: Any, after: Any, watched: Watched) -> Any:
+    """Norm of a variable before the step, from that after it and those of its sample.
+
+    Exact for a variable that is its own sample, and within the sample's error of the update for
+    others; where the step has left nothing to scale, the sample alone tells.
+    """
+    known = ops.logical_and(after > 0, ops.isfinite(after))
+    unit = ops.ones_like(after)
+    whole = before * math.sqrt(watched.size / watched.sampled)
+    return ops.where(known, weight / ops.where(known, after, unit) * before, whole)
 
 
 def norm(values: Any) -> Any:

@@ -4,25 +4,16 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import keras
 
 from gradwatch.keras.activations import activation_name
+from gradwatch.keras.fans import NORMALISATION, fans_of
+from gradwatch.keras.layer_tree import is_composite, own_variables, walk_layers
 from gradwatch.layer import Layer
-
-_RECURRENT = (keras.layers.RNN,)
-_WHOLE = (*_RECURRENT, keras.layers.MultiHeadAttention, keras.layers.GroupQueryAttention)
-"""Layers that are one row together with everything below them."""
-
-_NORMALISATION = (
-    keras.layers.BatchNormalization,
-    keras.layers.GroupNormalization,
-    keras.layers.LayerNormalization,
-    keras.layers.UnitNormalization,
-)
 
 
 @dataclass
@@ -49,27 +40,29 @@ class Row:
 
 
 class Rows:
-    """The rows of one built model, in the order in which its layers are defined.
+    """The rows of one model, append-only, in the order in which its layers are defined.
 
-    A row's name is the layer's where no other layer has it, so that a snippet finds the layer by
-    it; else the layer's path, the names of the models and layers around it before its own.
+    A row's name is what a Keras snippet of a fix finds the layer by, its `layer_of`: the layer's
+    name where no other layer of the model has it; else the names of the layers around it below the
+    model and its own, joined by "/"; else Keras' own path, which may begin with the model's name.
+    Where `layer_of` knows the layer by none of them, it has the joined names, numbered if another
+    layer answers to them, so that a snippet never changes a wrong layer.
 
     Args:
-        model: The model.
+        model: The model. Layers of it that are not built yet are found by `refresh`.
     """
 
     def __init__(self, model: Any) -> None:
+        self._model = model
         self._row_of: dict[int, int] = {}
         self._row_of_variable: dict[int, int] = {}
         self._rows: list[Row] = []
         self._layers: tuple[Layer, ...] = ()
         self._ran: set[int] = set()
+        """Rows that ran in a pass that was learned from."""
         self._feeding: set[int] = set()
-        found = list(_walk(model))
-        self._names = Counter(layer.name for layer, _ in found)
-        self._taken: set[str] = set()
-        for layer, path in found:
-            self._append(layer, path)
+        """Rows that feed another one."""
+        self.refresh()
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -91,6 +84,23 @@ class Rows:
     def is_last(self, row: int) -> bool:
         """Whether it has run, and no other row reads what it gives."""
         return row in self._ran and row not in self._feeding
+
+    def refresh(self) -> None:
+        """Find layers and variables that were built or added since, and append their rows."""
+        self._row_of_variable.clear()
+        for index, row in enumerate(self._rows):
+            row.variables = self._claimed(row.layer, index) or row.variables
+            row.composite = is_composite(row.layer)
+            weighted, fan_in, fan_out = fans_of(row.layer, row.variables)
+            row.note(weighted=weighted, fan_in=fan_in, fan_out=fan_out)
+        names: _Names | None = None
+        for layer, joined in walk_layers(self._model):
+            if id(layer) in self._row_of:
+                continue
+            variables = self._claimed(layer, len(self._rows))
+            if variables:
+                names = names or _Names(self._model, {row.known.name for row in self._rows})
+                self._append(layer, names.name_of(layer, joined), variables)
 
     def layers(self) -> tuple[Layer, ...]:
         """What is known of every row now; the same object as long as nothing changed."""
@@ -115,10 +125,11 @@ class Rows:
                 pair of the same row twice means that it feeds itself.
             activations: Row → (name of the activation that follows, name of its layer or None).
         """
-        seen = list(order)
-        self._ran.update(seen)
-        unseen = [row for row in range(len(self._rows)) if row not in set(seen)]
-        for depth, row in enumerate((*seen, *unseen)):
+        called = list(dict.fromkeys(order))
+        seen = set(called)
+        self._ran |= seen
+        unseen = [row for row in range(len(self._rows)) if row not in seen]
+        for depth, row in enumerate((*called, *unseen)):
             self._rows[row].note(depth=depth)
         for source, end in edges:
             if source == end:
@@ -129,77 +140,74 @@ class Rows:
         for row, (activation, module) in activations.items():
             self._rows[row].note(activation=activation, activation_module=module)
 
-    def _append(self, layer: Any, path: str) -> None:
-        variables = tuple(
+    def _claimed(self, layer: Any, row: int) -> tuple[Any, ...]:
+        """The layer's variables that no row before it owns, now this row's; a matrix first."""
+        own = [
             variable
-            for variable in _own_variables(layer)
-            if id(variable) not in self._row_of_variable and math.prod(variable.shape)
-        )
-        if not variables:
-            return
+            for variable in own_variables(layer)
+            if id(variable) not in self._row_of_variable
+        ]
+        self._row_of_variable.update({id(variable): row for variable in own})
+        return tuple(sorted(own, key=lambda variable: len(variable.shape) < 2))
+
+    def _append(self, layer: Any, name: str, variables: tuple[Any, ...]) -> None:
         row = len(self._rows)
-        ordered = tuple(sorted(variables, key=lambda variable: len(variable.shape) < 2))
-        weighted, fan_in, fan_out = _fans(layer, ordered)
-        recurrent = isinstance(layer, _RECURRENT)
+        recurrent = isinstance(layer, keras.layers.RNN)
+        weighted, fan_in, fan_out = fans_of(layer, variables)
         known = Layer(
-            name=self._named(layer, path),
-            kind=type(layer).__name__,
+            name=name,
+            kind=_kind(layer),
             depth=row,
             weighted=weighted,
             fan_in=fan_in,
             fan_out=fan_out,
-            parameter_count=_count(ordered),
+            parameter_count=_count(variables),
             activation=None if recurrent else activation_name(layer),
             recurrent=recurrent,
         )
-        self._rows.append(Row(layer, known, ordered, _is_composite(layer)))
+        self._rows.append(Row(layer, known, variables, is_composite(layer)))
         self._row_of[id(layer)] = row
-        self._row_of_variable.update({id(variable): row for variable in ordered})
 
-    def _named(self, layer: Any, path: str) -> str:
-        """The layer's name, or its path where several layers have the name, never taken twice."""
-        wanted = layer.name if self._names[layer.name] == 1 else path
-        name, number = wanted, 1
-        while name in self._taken:
-            name, number = f"{wanted}_{number}", number + 1
+
+class _Names:
+    """Gives each layer of a model a name of its own, see `Rows`.
+
+    Args:
+        model: The model.
+        taken: Names that other rows have.
+    """
+
+    def __init__(self, model: Any, taken: set[str]) -> None:
+        layers = list(model._flatten_layers())
+        self._taken = taken
+        self._count = Counter(layer.name for layer in layers)
+        self._layer_of = {layer.name: layer for layer in layers}
+        self._layer_of |= {layer.path: layer for layer in layers}
+
+    def name_of(self, layer: Any, joined: str) -> str:
+        """The layer's name, taken from now on."""
+        wanted = [joined, layer.path]
+        if self._count[layer.name] == 1:
+            wanted.insert(0, layer.name)
+        names = (name for name in wanted if name and self._layer_of.get(name) is layer)
+        name = next((name for name in names if name not in self._taken), None)
+        if name is None:
+            name = self._numbered(joined)
         self._taken.add(name)
         return name
 
-
-def _walk(model: Any) -> Iterator[tuple[Any, str]]:
-    """Every layer that may be a row, with its path, each once, in the order of definition."""
-    seen: set[int] = set()
-
-    def walk(layer: Any, path: str) -> Iterator[tuple[Any, str]]:
-        if id(layer) in seen:
-            return
-        seen.add(id(layer))
-        yield layer, path
-        if not isinstance(layer, _WHOLE):
-            for below in _below(layer):
-                yield from walk(below, f"{path}/{below.name}" if path else below.name)
-
-    for layer, path in walk(model, ""):
-        yield layer, path or layer.name
+    def _numbered(self, joined: str) -> str:
+        """The joined names, or a variant of them that no layer answers to."""
+        name, number = joined, 0
+        while name in self._taken or name in self._layer_of:
+            number += 1
+            name = f"{joined}_{number}"
+        return name
 
 
-def _below(layer: Any) -> list[Any]:
-    """The layers right below it, a functional model's in the order of its graph."""
-    ordered = list(layer.layers) if isinstance(layer, keras.Model) else []
-    return ordered + [below for below in layer._layers if not any(below is one for one in ordered)]
-
-
-def _own_variables(layer: Any) -> list[Any]:
-    """Variables that can train, of all that is part of the layer's row."""
-    owners = layer._flatten_layers() if isinstance(layer, _WHOLE) else [layer]
-    return [variable for owner in owners for variable in owner._trainable_variables]
-
-
-def _is_composite(layer: Any) -> bool:
-    """Whether layers below it, that are no part of its row, have variables of their own."""
-    if isinstance(layer, _WHOLE):
-        return False
-    return any(below._trainable_variables for below in layer._flatten_layers(include_self=False))
+def _kind(layer: Any) -> str:
+    """Class name of the layer; of the cell for a bare `RNN`, which says nothing of its gates."""
+    return type(layer.cell if type(layer) is keras.layers.RNN else layer).__name__
 
 
 def _count(variables: Iterable[Any]) -> int:
@@ -208,49 +216,34 @@ def _count(variables: Iterable[Any]) -> int:
     return sum(size for size, trains in sizes if trains) or sum(size for size, _ in sizes)
 
 
-def _fans(layer: Any, variables: tuple[Any, ...]) -> tuple[bool, int, int]:
-    """Whether the layer mixes its inputs, its fan-in and its fan-out."""
-    shape = tuple(int(length) for length in variables[0].shape)
-    kind = type(layer).__name__
-    if isinstance(layer, keras.layers.Embedding):
-        return True, 1, shape[-1]
-    if len(shape) < 2 or isinstance(layer, _NORMALISATION):
-        return False, 1, max(math.prod(variable.shape) for variable in variables)
-    if isinstance(layer, _RECURRENT):
-        units = getattr(layer, "units", None) or getattr(layer, "filters", None) or shape[-1]
-        return True, math.prod(shape[:-1]), int(units) * math.prod(shape[:-2])
-    if isinstance(layer, _WHOLE):
-        return True, shape[0], math.prod(shape[1:])
-    if isinstance(layer, keras.layers.EinsumDense):
-        return (True, *_einsum_fans(layer.equation, shape))
-    receptive = math.prod(shape[:-2])
-    if "Depthwise" in kind or "Separable" in kind:
-        return True, receptive, shape[-1] * receptive
-    if "Transpose" in kind:
-        return True, shape[-1] * receptive, shape[-2] * receptive
-    return True, shape[-2] * receptive, shape[-1] * receptive
+def unit_axis(layer: Any, rank: int, shape: Sequence[int | None]) -> int:
+    """The axis that counts units in what the layer gives: the last, or where its channels are.
 
-
-def _einsum_fans(equation: str, shape: tuple[int, ...]) -> tuple[int, int]:
-    """Fan-in: the kernel's axes that are summed over; fan-out: those that are in the output."""
-    operands, output = equation.replace(" ", "").split("->")
-    axes = operands.split(",")[1].replace(".", "")
-    fan_in = math.prod(size for axis, size in zip(axes, shape, strict=False) if axis not in output)
-    fan_out = math.prod(size for axis, size in zip(axes, shape, strict=False) if axis in output)
-    return fan_in, fan_out
-
-
-def unit_axis(layer: Any, rank: int, shape: Iterable[int]) -> int:
-    """The axis that counts units: the last, or the first after the examples where that is set.
+    Where the values were reshaped or transposed on the way, it is the axis as long as the layer has
+    units, and the last if there is none.
 
     Args:
         layer: The layer that comes before the values.
         rank: Axes of the values.
         shape: Their shape.
     """
-    lengths = list(shape)
-    axis = getattr(layer, "axis", None)
-    if getattr(layer, "data_format", None) == "channels_first" or axis == 1:
-        units = getattr(layer, "filters", None)
-        return 1 if rank > 1 and units in (None, lengths[1]) else rank - 1
-    return rank - 1
+    last = rank - 1
+    units, axis = _units(layer)
+    expected = rank + axis if axis < 0 else axis
+    if not 0 <= expected <= last:
+        return last
+    if units is None or shape[expected] == units:
+        return expected
+    return next((axis for axis in range(1, last) if shape[axis] == units), last)
+
+
+def _units(layer: Any) -> tuple[int | None, int]:
+    """(number of units, None if unknown; the axis that counts them in the layer's own output)."""
+    if isinstance(layer, NORMALISATION):
+        axis = getattr(layer, "axis", -1)
+        return None, axis if isinstance(axis, int) else -1
+    units = getattr(layer, "filters", None) or getattr(layer, "units", None)
+    window = getattr(layer, "kernel_size", None)
+    if getattr(layer, "data_format", None) == "channels_first" and window:
+        return units, -1 - len(window)
+    return (units if isinstance(units, int) else None), -1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import keras
@@ -20,6 +20,9 @@ from gradwatch.watcher import Watcher
 PEAK_FACTOR = 10.0
 """A watched gradient so many times larger than in the samples before makes the next steps samples.
 """
+
+TIMED_PROBES = 3
+"""The probes after the first, up to this one, are waited for; later ones are not."""
 
 UNSEEN_SAMPLES = 3
 """Samples in a row without a call of the optimizer, after which GW902 says so."""
@@ -53,11 +56,13 @@ class _Clock:
     Args:
         opened: When it began, None between executions.
         own: Seconds of it that gradwatch took.
+        once: Seconds of them that it will not take again.
         steps: Optimizer steps in it.
     """
 
     opened: float | None = None
     own: float = 0.0
+    once: float = 0.0
     steps: int = 0
 
 
@@ -86,9 +91,13 @@ class Session:
         self._is_observing = True
         self._is_due = False
         self._unseen = 0
+        self._probes = 0
+        self._probe_seconds = 0.0
         self._peak = 0.0
         self._micro_steps = 0
         self._accumulation = 1
+        self.is_finished = False
+        """Whether the end was judged, until it is attached anew."""
         self.step = 0
         """Number of the coming optimizer step."""
         self.skipped_steps = 0
@@ -97,7 +106,10 @@ class Session:
 
     def attach(self, attachment: Attachment, *, accumulation: int) -> None:
         """Observe the executions of this attachment from now on."""
+        self.detach()
+        self.is_finished = False
         self._attachment = attachment
+        self._probes = 0
         self._accumulation = accumulation
         self._is_observing = True
         self._probe = None
@@ -138,9 +150,8 @@ class Session:
         """Judge what has arrived, end the execution before, and plan the coming one."""
         if not self._is_observing:
             return Sample.NOTHING
-        began = time.perf_counter()
         self._judge()
-        self._close(began)
+        self._close()
         before = self._micro_steps // self._accumulation
         self._micro_steps += span
         steps = self._micro_steps // self._accumulation - before
@@ -171,13 +182,27 @@ class Session:
         """Run the probe; where it fails, only parameters are observed from here on."""
         if self._probe is None:
             return
+        began = time.perf_counter()
         try:
             self._probed = attachment.copy(self._probe.run(state))
             if self._probe.traced is not None:
                 self._observation.learn(self._probe.traced)
+            self._time_probe(self._probed, began)
         except Exception as error:  # noqa: BLE001 -- promise 2: a fault never breaks a run
             self._sample = Sample.PARAMETERS
             self._no_signals(error)
+
+    def _time_probe(self, probed: Copy, began: float) -> None:
+        """Charge the probe: it is waited for twice, once compiled, to know what it takes."""
+        self._probes += 1
+        if self._probes == 1:
+            self._clock.once = time.perf_counter() - began
+            return
+        if self._probes <= TIMED_PROBES:
+            probed.figures()
+            self._probe_seconds = time.perf_counter() - began
+        else:  # what the host has not waited for
+            self._clock.own += max(self._probe_seconds - (time.perf_counter() - began), 0.0)
 
     def end(self, execution: Execution, seconds: float) -> None:
         """Keep an observed execution until its figures have arrived."""
@@ -203,7 +228,6 @@ class Session:
     def fault(self, error: Exception) -> None:
         """Promise 2: a fault of gradwatch ends the watching, never the training."""
         if self._is_observing:
-            import traceback; traceback.print_exception(error)  # DEBUG
             self._is_observing = self.wants_batch = False
             self._pending.clear()
             self._watcher.fault(
@@ -222,7 +246,7 @@ class Session:
             return
         try:
             self._judge(wait=True)
-            self._close(time.perf_counter())
+            self._close()
         except Exception as error:  # noqa: BLE001 -- promise 2: a fault never breaks a run
             self.fault(error)
 
@@ -230,25 +254,28 @@ class Session:
         """The training is over: judge the end, and leave the model as it was."""
         self.pause()
         self.detach()
+        self.is_finished = True
         self._watcher.finish(self.step)
 
     def degrade(self, limit: str) -> None:
         """Note what is not observed, and why."""
         self._watcher.degrade(limit)
 
-    def _close(self, now: float) -> None:
-        """Count the execution that is over."""
+    def _close(self) -> None:
+        """Count the execution that is over.
+
+        What the figures cost inside the compiled step is what it took longer than a usual one.
+        """
         clock, self._clock = self._clock, _Clock()
-        if clock.opened is None:
+        if clock.opened is None or not clock.steps:
             return
-        if not clock.steps:
-            return
-        seconds = now - clock.opened
+        seconds = time.perf_counter() - clock.opened
         cost = clock.own
         usual = self._schedule.overhead.step_seconds * clock.steps
         if self._sample is not Sample.NOTHING and usual > 0:
             cost += max(seconds - clock.own - usual, 0.0)
-        self._schedule.close_step(self._sample, seconds, cost, count=clock.steps)
+        once = min(clock.once, cost)
+        self._schedule.close_step(self._sample, seconds, cost, once=once, count=clock.steps)
         self.step += clock.steps
         self._sample = Sample.NOTHING
 
@@ -304,7 +331,6 @@ class Session:
 
     def _no_signals(self, error: Exception) -> None:
         self._probe = None
-        import traceback; traceback.print_exception(error)  # DEBUG
         self._observes_signals = False
         self._schedule.leave_out_signals()
         self._watcher.fault(
