@@ -21,8 +21,8 @@ from gradwatch.rule_settings import codes_of, known_rule, rules_with
 
 Command = Callable[[argparse.Namespace, Console], int]
 
-DEMO_NEEDS = ("torch", "sklearn", "tensorboard", "google_crc32c")
-"""Modules that the extra `demo` installs."""
+DEMO_NEEDS = ("sklearn", "tensorboard", "google_crc32c")
+"""Modules that the extra `demo` installs beside the framework."""
 
 PLAIN_MARKDOWN = Theme(
     {"markdown.code": "cyan", "markdown.h2": "bold", "markdown.item.bullet": "none"}
@@ -107,6 +107,12 @@ def _add_report(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 def _add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     demo = commands.add_parser("demo", help="a network that does not learn, and one that does")
     demo.add_argument(
+        "--framework",
+        choices=("torch", "keras"),
+        default="torch",
+        help="keras runs on the backend that KERAS_BACKEND names (default: %(default)s)",
+    )
+    demo.add_argument(
         "--log-dir",
         type=Path,
         help="where the two runs are written, a new directory below runs/ by default",
@@ -134,14 +140,23 @@ def _positive(text: str) -> int:
 
 
 def _demo(arguments: argparse.Namespace, console: Console) -> int:
-    missing = [name for name in DEMO_NEEDS if find_spec(name) is None]
+    framework = arguments.framework
+    missing = [name for name in (framework, *DEMO_NEEDS) if find_spec(name) is None]
     if missing:
+        extras = "demo" if framework == "torch" else f"demo,{framework}"
         raise MissingExtraError(
-            f'the demo needs {", ".join(missing)}: pip install "gradwatch[demo]"'
+            f'the demo needs {", ".join(missing)}: pip install "gradwatch[{extras}]"'
         )
-    from gradwatch.demo import show
+    from gradwatch.demo.contest import show
+    from gradwatch.demo.frameworks import networks_of
 
-    show(console, log_dir=arguments.log_dir, steps=arguments.steps, seed=arguments.seed)
+    show(
+        console,
+        networks_of(framework),
+        log_dir=arguments.log_dir,
+        steps=arguments.steps,
+        seed=arguments.seed,
+    )
     return 0
 
 

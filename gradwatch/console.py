@@ -63,6 +63,7 @@ class ConsoleSink:
 
     def write_snapshot(self, snapshot: Snapshot) -> None:
         """Keep the snapshot for the summary; nothing is written."""
+        self._history.finished = False
         self._history.append(snapshot)
 
     def write_findings(self, changed: Sequence[Finding], findings: Sequence[Finding]) -> None:
@@ -88,8 +89,7 @@ class ConsoleSink:
             self._put(line)
 
     def close(self) -> None:
-        """Write the verdict of the run in a line."""
-        self._is_held = False
+        """Write the verdict of the run in a line; a run may go on after it."""
         self.release()
         self._history.finished = True
         overhead = self._overhead() if self._overhead is not None else None
@@ -98,6 +98,7 @@ class ConsoleSink:
         lead, colon, rest = _one_line(report.verdict).partition(":")
         more = f" See {self._report_call}." if report.findings else ""
         self._write(Text.assemble((lead, f"bold {colour}"), colon, rest, more))
+        self.release()
 
     @property
     def _report_call(self) -> str:

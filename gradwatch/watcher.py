@@ -121,9 +121,17 @@ class Watcher:
             self._judge(step)
 
     def resume(self, sinks: Iterable[Sink]) -> None:
-        """Go on after `finish`, with the same history and findings and new sinks."""
+        """Go on after `finish`, with the same history and findings.
+
+        Args:
+            sinks: Take the place of those that were closed, and are told of what is open.
+        """
         self._sinks = list(sinks)
         self.history.finished = False
+        findings = self.findings
+        opened = [finding for finding in findings if finding.is_open]
+        if opened:
+            self._to_sinks(lambda sink: sink.write_findings(opened, findings))
 
     def _observe(self, snapshot: Snapshot, due: Sequence[bool]) -> None:
         for limit in snapshot.limits:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+import os
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,11 +13,23 @@ import pytest
 import torch
 from rich.console import Console
 
-from gradwatch import demo
+from gradwatch import cli
 from gradwatch.cli import main
-from gradwatch.demo import Outcome
+from gradwatch.demo import keras_networks, torch_networks
+from gradwatch.demo.contest import Outcome, Training, show
+from gradwatch.demo.digits import load
+from gradwatch.demo.frameworks import networks_of
 
 STEPS = 200
+
+
+LAYERS = {
+    "torch": ["conv1", "conv2", "fc1", "fc2", "head"],
+    "keras": ["conv1", "conv2", "conv3", "fc1", "fc2", "head"],
+}
+
+HE = {"torch": "kaiming_normal_", "keras": "HeNormal"}
+"""What the snippet of the first fix calls."""
 
 
 @dataclass(frozen=True)
@@ -22,24 +37,27 @@ class Shown:
     """One run of the demo.
 
     Attributes:
+        framework: "torch" or "keras".
         sick: The sigmoid network.
         healthy: The ReLU network.
         text: What was printed.
         log_dir: Where the runs are.
     """
 
+    framework: str
     sick: Outcome
     healthy: Outcome
     text: str
     log_dir: Path
 
 
-@pytest.fixture(scope="module")
-def shown(tmp_path_factory) -> Shown:
+@pytest.fixture(scope="module", params=["torch", "keras"])
+def shown(request, tmp_path_factory) -> Shown:
     log_dir = tmp_path_factory.mktemp("demo") / "first try"
     console = Console(file=io.StringIO(), width=200, force_terminal=False, color_system=None)
-    sick, healthy = demo.show(console, log_dir=log_dir, steps=STEPS, seed=0)
-    return Shown(sick, healthy, console.file.getvalue(), log_dir)
+    networks = networks_of(request.param)
+    sick, healthy = show(console, networks, log_dir=log_dir, steps=STEPS, seed=0)
+    return Shown(request.param, sick, healthy, console.file.getvalue(), log_dir)
 
 
 def test_the_sigmoid_network_does_not_learn_and_the_cause_is_named(shown):
@@ -51,7 +69,8 @@ def test_the_sigmoid_network_does_not_learn_and_the_cause_is_named(shown):
 
 
 def test_the_same_network_with_relu_and_he_learns_and_is_healthy(shown):
-    assert shown.healthy.report.verdict == f"Healthy: 5 layers, {STEPS} steps, no finding."
+    count = len(LAYERS[shown.framework])
+    assert shown.healthy.report.verdict == f"Healthy: {count} layers, {STEPS} steps, no finding."
     assert shown.healthy.loss < 0.5
     assert shown.healthy.accuracy > 0.85
 
@@ -61,13 +80,13 @@ def test_both_networks_have_the_same_layers(shown):
         [layer.name for layer in outcome.report.history.layers]
         for outcome in (shown.sick, shown.healthy)
     ]
-    assert names[0] == names[1] == ["conv1", "conv2", "fc1", "fc2", "head"]
+    assert names[0] == names[1] == LAYERS[shown.framework]
 
 
 def test_verdicts_snippet_and_accuracies_are_printed(shown):
     assert shown.sick.report.verdict in shown.text
     assert shown.healthy.report.verdict in shown.text
-    assert "kaiming_normal_" in shown.text
+    assert HE[shown.framework] in shown.text
     assert shown.text.count("Fix ") == 1
     assert f"{100 * shown.healthy.accuracy:.1f} %" in shown.text
 
@@ -86,12 +105,14 @@ def test_the_stored_runs_can_be_reported(shown, capsys, monkeypatch):
     assert main(["report", str(shown.log_dir)]) == 1
     printed = capsys.readouterr().out
     assert shown.sick.report.verdict in printed
-    assert f"Healthy: 5 layers, up to step {shown.healthy.report.history[-1].step}" in printed
+    count, last = len(LAYERS[shown.framework]), shown.healthy.report.history[-1].step
+    assert f"Healthy: {count} layers, up to step {last}" in printed
 
 
 def test_an_earlier_run_is_not_overwritten(shown, capsys):
     before = sorted(shown.log_dir.rglob("*"))
-    assert main(["demo", "--log-dir", str(shown.log_dir)]) == 2
+    arguments = ["demo", "--framework", shown.framework, "--log-dir", str(shown.log_dir)]
+    assert main(arguments) == 2
     assert "'sigmoid' already" in capsys.readouterr().err
     assert sorted(shown.log_dir.rglob("*")) == before
 
@@ -103,18 +124,16 @@ def test_without_a_directory_a_new_one_is_made(tmp_path, monkeypatch, capsys):
     assert f"tensorboard --logdir runs/{made.name}" in capsys.readouterr().out
 
 
-def test_weights_and_batches_come_from_the_seed(tmp_path):
-    digits = demo.load(0)
+@pytest.mark.parametrize("networks", [torch_networks, keras_networks], ids=["torch", "keras"])
+def test_weights_and_batches_come_from_the_seed(networks, tmp_path):
+    digits = load(0)
     lost: dict[str, list[float]] = {"first": [], "again": [], "other": []}
     for run, losses in lost.items():
-        demo.train(
-            demo.CONTESTANTS[1],
-            digits,
-            steps=3,
-            seed=int(run == "other"),
-            log_dir=tmp_path / run,
-            on_step=losses.append,
+        networks.train(
+            networks.CONTESTANTS[1],
+            Training(digits, 3, int(run == "other"), tmp_path / run, losses.append),
         )
+    assert len(lost["first"]) == 3
     assert lost["first"] == lost["again"]
     assert lost["first"] != lost["other"]
 
@@ -123,6 +142,33 @@ def test_an_interrupted_demo_ends_cleanly(tmp_path, monkeypatch, capsys):
     def interrupted(*_: object, **__: object) -> torch.Tensor:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(demo.F, "cross_entropy", interrupted)
+    monkeypatch.setattr(torch_networks.F, "cross_entropy", interrupted)
     assert main(["demo", "--log-dir", str(tmp_path)]) == 130
     assert "Interrupted." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("framework", "extras"), [("torch", "gradwatch[demo]"), ("keras", "gradwatch[demo,keras]")]
+)
+def test_a_missing_framework_is_named_with_its_extra(framework, extras, monkeypatch, capsys):
+    found = cli.find_spec
+    monkeypatch.setattr(cli, "find_spec", lambda name: None if name == framework else found(name))
+    assert main(["demo", "--framework", framework]) == 2
+    said = capsys.readouterr().err
+    assert f"the demo needs {framework}:" in said
+    assert extras in said
+
+
+def test_a_missing_backend_of_keras_is_named_with_those_that_are_there(tmp_path):
+    (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['jax'] = None\n")
+    run = subprocess.run(
+        [sys.executable, "-m", "gradwatch", "demo", "--framework", "keras"],
+        env={**os.environ, "KERAS_BACKEND": "jax", "PYTHONPATH": str(tmp_path)},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 2
+    assert "Keras is to run on jax, which is not installed" in run.stderr
+    assert "set KERAS_BACKEND to tensorflow or torch" in run.stderr

@@ -6,8 +6,10 @@ import sys
 import textwrap
 from pathlib import Path
 
+import keras
 import nbclient
 import nbformat
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -48,6 +50,16 @@ def reader_names() -> dict:
     }
 
 
+def keras_reader_names() -> dict:
+    """The same for Keras: a compiled model and its arrays."""
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(8), keras.layers.Dense(2)])
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    generator = np.random.default_rng(0)
+    x = generator.standard_normal((128, 8), dtype=np.float32)
+    return {"gradwatch": gradwatch, "model": model, "x": x, "y": generator.integers(2, size=128)}
+
+
 def comparable(printed: str) -> str:
     """The words of a printed report: other machines round otherwise and break lines elsewhere."""
     return " ".join(re.sub(r"\d+(\.\d+)?", "0", printed).split())
@@ -55,15 +67,15 @@ def comparable(printed: str) -> str:
 
 def test_the_guides_have_code():
     names = {path.name for path in WITH_CODE}
-    assert {"README.md", "findings.md", "writing-a-rule.md"} <= names
+    assert {"README.md", "findings.md", "keras.md", "writing-a-rule.md"} <= names
 
 
 @pytest.mark.parametrize("path", WITH_CODE, ids=lambda path: path.name)
 def test_the_code_of_a_page_runs(path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    names = reader_names()
+    names, keras_names = reader_names(), keras_reader_names()
     for block in python_blocks(path):
-        exec(compile(block, path, "exec"), names)
+        exec(compile(block, path, "exec"), keras_names if "keras" in block else names)
 
 
 def test_the_finding_in_the_guide_is_what_is_printed(tmp_path, monkeypatch, capsys):
@@ -76,25 +88,31 @@ def test_the_finding_in_the_guide_is_what_is_printed(tmp_path, monkeypatch, caps
     assert [part for part in parts if comparable(part) not in printed] == []
 
 
-def test_the_example_script_runs(tmp_path):
-    script = ROOT / "examples" / "pytorch_loop.py"
+@pytest.mark.parametrize("name", ["pytorch_loop.py", "keras_fit.py"])
+def test_an_example_script_runs(name, tmp_path):
     run = subprocess.run(
-        [sys.executable, script, "--log-dir", tmp_path],
+        [sys.executable, ROOT / "examples" / name, "--log-dir", tmp_path],
         capture_output=True,
         text=True,
         check=True,
     )
     assert "GW101" in run.stdout
+    assert list(tmp_path.rglob("*tfevents*"))
 
 
-def test_every_cell_of_the_notebook_may_run_twice(tmp_path):
-    notebook = nbformat.read(ROOT / "examples" / "notebook.ipynb", as_version=4)
+each_notebook = pytest.mark.parametrize("name", ["notebook.ipynb", "keras_notebook.ipynb"])
+
+
+@each_notebook
+def test_every_cell_of_a_notebook_may_run_twice(name, tmp_path):
+    notebook = nbformat.read(ROOT / "examples" / name, as_version=4)
     notebook.cells = [cell for cell in notebook.cells for _ in range(2)]
     client = nbclient.NotebookClient(notebook, resources={"metadata": {"path": tmp_path}})
     client.execute()
     assert "GW101" in str(notebook.cells[-1].outputs)
 
 
-def test_the_notebook_is_stored_without_outputs():
-    notebook = nbformat.read(ROOT / "examples" / "notebook.ipynb", as_version=4)
+@each_notebook
+def test_a_notebook_is_stored_without_outputs(name):
+    notebook = nbformat.read(ROOT / "examples" / name, as_version=4)
     assert [cell.id for cell in notebook.cells if cell.get("outputs")] == []

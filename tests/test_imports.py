@@ -28,7 +28,7 @@ FOREIGN = (
 OUTSIDE_CORE = (
     "cli.py",
     "console.py",
-    "demo.py",
+    "demo",
     "keras",
     "notebook.py",
     "report.py",

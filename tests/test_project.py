@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.version import Version
 
 import gradwatch
 from gradwatch import _version
+from gradwatch.keras import versions
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -23,7 +25,7 @@ PINS = {
     for pin in [Requirement(line)]
 }
 
-UNUSED_YET = {"keras", "lightning", "transformers"}
+UNUSED_YET = {"lightning", "transformers"}
 """Extras that only install their framework, so CI does not test them."""
 
 TESTED = sorted({need.name for need in REQUIREMENTS} - UNUSED_YET - {"gradwatch"})
@@ -41,12 +43,36 @@ def test_ci_runs_the_command_that_readme_gives(name):
     assert f'"${name}"' in CI
 
 
+@pytest.mark.parametrize("backend", ["tensorflow", "jax"])
+def test_ci_runs_the_keras_tests_on_the_backend_as_the_contributing_notes_say(backend):
+    notes = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    command = ci_command(f"{backend}_command")
+    assert command.startswith(f"KERAS_BACKEND={backend} pytest ")
+    assert f"| `{command}` |" in notes
+    assert f'"${backend}_command"' in CI
+    assert all((ROOT / folder).is_dir() for folder in command.split()[2:])
+
+
 def test_the_ci_script_is_valid_bash():
     subprocess.run(["bash", "-n", ROOT / ".ci" / "run"], check=True)
 
 
 def test_torch_is_pinned_to_the_release_that_ci_tests():
     assert str(PINS["torch"].specifier) == "==2.13.0"
+
+
+def test_keras_is_pinned_to_the_newest_release_that_the_adapter_knows():
+    pinned = Version(next(iter(PINS["keras"].specifier)).version)
+    assert (pinned.major, pinned.minor) == versions.NEWEST
+
+
+@pytest.mark.parametrize(
+    ("minor", "accepted"), [(versions.OLDEST, True), (versions.NEWEST, True), ((3, 9), False)]
+)
+def test_the_extra_installs_the_range_of_keras_that_the_adapter_accepts(minor, accepted):
+    needs = [need for need in REQUIREMENTS if need.name == "keras"]
+    assert needs
+    assert all(need.specifier.contains(f"{minor[0]}.{minor[1]}.0") is accepted for need in needs)
 
 
 @pytest.mark.parametrize("package", TESTED)
@@ -88,13 +114,16 @@ def test_a_module_that_a_page_runs_is_there(page):
 
 def test_every_long_run_is_in_the_contributing_notes():
     notes = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    started_by_a_test = {"tests.keras.distributed"}
     runs = {
         ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__main__")
         for path in (ROOT / "tests").rglob("*.py")
         if re.search(r"^if __name__ ==", path.read_text(encoding="utf-8"), re.MULTILINE)
     }
     assert runs
-    assert [name for name in sorted(runs) if f"`python -m {name}`" not in notes] == []
+    assert started_by_a_test <= runs
+    long = sorted(runs - started_by_a_test)
+    assert [name for name in long if f"`python -m {name}`" not in notes] == []
 
 
 def test_the_changelog_has_a_section_for_this_version():

@@ -14,6 +14,7 @@ from gradwatch.finding import Finding, Fix
 from gradwatch.history import History, Window
 from gradwatch.layer import Layer
 from gradwatch.rules import PRECEDENCE, Diagnosis, Rule
+from gradwatch.rules.gw901_nothing_observed import NothingObserved
 from gradwatch.rules.gw902_observation_degraded import ObservationDegraded
 from gradwatch.samples import Samples
 from gradwatch.snapshot import ROW_OF, Snapshot, State, empty_statistics
@@ -281,6 +282,17 @@ def test_a_run_that_goes_on_keeps_history_and_findings_and_writes_to_new_sinks()
     watcher.observe(snapshot(2, *SICK))
     assert (len(earlier.snapshots), [entry.step for entry in later.snapshots]) == (2, [2])
     assert [finding.is_open for finding in watcher.findings] == [True]
+
+
+def test_a_finding_of_the_end_of_a_run_is_resolved_once_the_run_goes_on():
+    rule = NothingObserved()
+    watcher = Watcher([rule])
+    watcher.finish(0)
+    assert one(watcher).is_open
+    watcher.resume([])
+    assert one(watcher, *[CALM] * (rule.size - 1)).is_open
+    finding = one(watcher, CALM)
+    assert (finding.code, finding.resolved_step) == ("GW901", rule.size - 1)
 
 
 def test_snapshots_carry_the_limits_of_the_run():

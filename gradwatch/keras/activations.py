@@ -41,7 +41,9 @@ def activation_name(owner: Any) -> str | None:
     name = _spelled(type(owner).__name__)
     if name not in KNOWN:
         return None
-    return _relu_name(owner) if name == "relu" else name
+    if name != "relu":
+        return name
+    return relu_name(getattr(owner, "negative_slope", 0), getattr(owner, "max_value", None))
 
 
 def function_name(function: Any) -> str | None:
@@ -59,8 +61,8 @@ def _spelled(name: str) -> str:
     return _SPELLINGS.get(lower, lower)
 
 
-def _relu_name(owner: Any) -> str:
-    """A ReLU with a slope on the negative side is a leaky one, one with a bound of 6 is ReLU6."""
-    if getattr(owner, "negative_slope", 0):
+def relu_name(negative_slope: Any = 0, max_value: Any = None, **_: Any) -> str:
+    """Name of a ReLU: with a slope on the negative side a leaky one, with a bound of 6 ReLU6."""
+    if negative_slope:
         return "leaky_relu"
-    return "relu6" if getattr(owner, "max_value", None) == 6 else "relu"
+    return "relu6" if max_value == 6 else "relu"

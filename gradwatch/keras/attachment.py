@@ -111,34 +111,44 @@ class Attachment(ABC):
         """What is the same for all callbacks of the call of `fit` that it was made in."""
         self.span = int(getattr(model, "steps_per_execution", 1) or 1)
         self._optimizers = optimizers_of(model)
+        self._taps: list[tuple[dict[str, Any], Any, Any]] = []
+        """(attributes of an optimizer, its tap, what the user had set in its place or None)."""
         self._original: Any = None
         self._totals = _loss_variables(model)
 
     def install(self) -> None:
         """Tap the optimizers and stand in for a newly made training step."""
         for optimizer in self._optimizers:
-            vars(optimizer)[self.attribute] = self._tap(optimizer, getattr(optimizer, self.attribute))
+            attributes = vars(optimizer)
+            stale = getattr(attributes.get(self.attribute), "attachment", None)
+            if isinstance(stale, Attachment):
+                stale.lift()
+            own = attributes.get(self.attribute)
+            tap = self._tap(optimizer, getattr(optimizer, self.attribute))
+            vars(tap)["attachment"] = self
+            attributes[self.attribute] = tap
+            self._taps.append((attributes, tap, own))
         self._original = self._made()
         vars(self.model)["train_function"] = self
 
     def lift(self) -> None:
-        """Leave the model as it was; its training step is traced anew when it is next needed."""
-        for optimizer in self._optimizers:
-            vars(optimizer).pop(self.attribute, None)
+        """Leave the model as it was; its training step is traced anew when it is next needed.
+
+        What another attachment has put in place since stays.
+        """
+        for attributes, tap, own in self._taps:
+            if attributes.get(self.attribute) is tap:
+                del attributes[self.attribute]
+                if own is not None:
+                    attributes[self.attribute] = own
+        self._taps.clear()
         if vars(self.model).get("train_function") is self:
             vars(self.model)["train_function"] = None
 
     def __call__(self, *arguments: Any) -> Any:
         """The training step, handed on."""
-        began = time.perf_counter()
-        execution = Execution()
         try:
-            arguments = self._begin(execution, arguments)
-        except Exception as error:  # noqa: BLE001 -- promise 2: a fault never breaks a run
-            self._fault(error)
-        seconds = time.perf_counter() - began
-        try:
-            outcome = self._run(execution, arguments)
+            return self._call(arguments)
         except self.end_of_data:
             for observer in tuple(self.observers):
                 observer.cancel()
@@ -147,6 +157,16 @@ class Attachment(ABC):
             for observer in tuple(self.observers):
                 observer.interrupt()
             raise
+
+    def _call(self, arguments: Arguments) -> Any:
+        began = time.perf_counter()
+        execution = Execution()
+        try:
+            arguments = self._begin(execution, arguments)
+        except Exception as error:  # noqa: BLE001 -- promise 2: a fault never breaks a run
+            self._fault(error)
+        seconds = time.perf_counter() - began
+        outcome = self._run(execution, arguments)
         began = time.perf_counter()
         try:
             self._end(execution, outcome, seconds, began)

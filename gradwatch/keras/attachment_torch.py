@@ -72,7 +72,7 @@ class TorchAttachment(Attachment):
         return apply
 
     # A compiled step runs these two outside its graphs, so that it computes what it did before.
-    @torch.compiler.disable
+    @torch.compiler.disable  # type: ignore[untyped-decorator] # untyped in PyTorch
     def _before(
         self, optimizer: Any, gradients: Sequence[Any], variables: Sequence[Any]
     ) -> StepFigures | None:
@@ -85,7 +85,7 @@ class TorchAttachment(Attachment):
             return None
         return figures
 
-    @torch.compiler.disable
+    @torch.compiler.disable  # type: ignore[untyped-decorator] # untyped in PyTorch
     def _after(self, figures: StepFigures) -> None:
         try:
             with torch.no_grad():

@@ -126,7 +126,7 @@ class GradWatch(keras.callbacks.Callback):  # type: ignore[misc] # Keras ships n
         elif self._watched() is not model:
             self._begin_anew()
         elif self._session.is_finished:
-            self._watcher.resume(self._open_sinks())
+            self._watcher.resume(self._reopened_sinks())
         self._watched = weakref.ref(model)
         for sentence in limits_of(model):
             self._session.degrade(sentence)
@@ -141,7 +141,7 @@ class GradWatch(keras.callbacks.Callback):  # type: ignore[misc] # Keras ships n
         optimizer = self.model.optimizer
         if optimizer is None or not optimizer.built:
             return
-        micro_steps = int(keras.ops.convert_to_numpy(leaves(optimizer)[0]._iterations))
+        micro_steps = int(keras.ops.convert_to_tensor(leaves(optimizer)[0]._iterations))
         self._session.begin_epoch(micro_steps // accumulation_of(optimizer), micro_steps)
         if self._by_epoch:
             self._session.observe_next()
@@ -200,6 +200,13 @@ class GradWatch(keras.callbacks.Callback):  # type: ignore[misc] # Keras ships n
         opened = list(self._sinks(schedule=self._schedule))
         self._consoles = [sink for sink in opened if isinstance(sink, ConsoleSink)]
         return opened
+
+    def _reopened_sinks(self) -> list[Sink]:
+        """A new event file, and the consoles that know what they have told."""
+        told = self._consoles
+        files = [sink for sink in self._open_sinks() if not isinstance(sink, ConsoleSink)]
+        self._consoles = told
+        return [*files, *told]
 
     def _release(self) -> None:
         for console in self._consoles:

@@ -16,8 +16,11 @@ from numpy.typing import NDArray
 from gradwatch.keras.optimizers import decay_shares, is_update_step, loss_scale_of, used_gradients
 from gradwatch.sampling import SAMPLE_ELEMENTS, sampling_stride
 
-COLUMNS = ("grad_norm", "weight_norm", "before_norm", "after_norm", "update_norm", "decay")
-"""Figures of each variable, of the last observed step."""
+COLUMNS = ("grad_norm", "weight_norm", "before_norm", "rest_norm", "shrink")
+"""Figures of each variable, of the last observed step: norm of its gradient, its own before the
+step, that of its sample, that of what the step did to the sample beside weight decay, and the share
+that weight decay took off. NaN was not observed, +inf is not finite; without any gradient its norm
+means nothing."""
 
 COUNTS = ("observed", "skipped", "nonfinite", "peak_norm", "steps")
 """Figures of the whole since the last observed step: how many steps were observed, skipped by the
@@ -64,6 +67,8 @@ class Layout:
         self._place_of = {id(entry.variable): place for place, entry in enumerate(self.watched)}
         self.without_gradient: set[int] = set()
         """Places for which the last trace had no gradient at all."""
+        self.applied: set[int] = set()
+        """Places that an optimizer was seen to be given."""
         self.sentinel = min(
             range(len(self.watched)), key=lambda place: self.watched[place].size, default=-1
         )
@@ -134,6 +139,7 @@ class StepFigures:
         self._places = [place for place, _, _ in known]
         self._variables = [variable for _, _, variable in known]
         given = [gradient for _, gradient, _ in known]
+        self._layout.applied.update(self._places)
         for place, gradient in zip(self._places, given, strict=True):
             self._layout.without_gradient.discard(place)
             if gradient is None:
@@ -177,9 +183,10 @@ class StepFigures:
             start += watched.sampled
             before, after = norm(earlier), norm(later)
             weight = _before_step(norm(watched.variable.value), before, after, watched)
-            grad, decay = self._before[number, 0], self._before[number, 1]
-            figures = (grad, weight, before, after, norm(later - earlier), decay)
-            rows[place] = ops.stack(figures)
+            grad, most = self._before[number, 0], self._before[number, 1]
+            rest, shrink = _apart_from_decay(earlier, later - earlier, before, most)
+            figures = ops.stack([grad, weight, before, rest, shrink])
+            rows[place] = ops.where(ops.isfinite(figures), figures, np.float32(np.inf))
         return ops.reshape(ops.stack(rows), (-1,))
 
     def _samples(self) -> list[Any]:
@@ -232,6 +239,24 @@ def _before_step(weight: Any, before: Any, after: Any, watched: Watched) -> Any:
     unit = ops.ones_like(after)
     whole = before * math.sqrt(watched.size / watched.sampled)
     return ops.where(known, weight / ops.where(known, after, unit) * before, whole)
+
+
+def _apart_from_decay(earlier: Any, moved: Any, before: Any, most: Any) -> tuple[Any, Any]:
+    """(norm of a step beside weight decay, share of the weights that decay took off).
+
+    What of the step points along -W is decay, as far as the optimizer's can explain it. The rest is
+    taken element by element: from the norms alone, rounding would be larger than a small update.
+
+    Args:
+        earlier: Weights before the step, shape (n,).
+        moved: What the step added to them.
+        before: Norm of `earlier`.
+        most: Largest share that weight decay alone takes off.
+    """
+    size = ops.where(before > 0, before, ops.ones_like(before))
+    along = -ops.sum(earlier / size * moved) / size
+    shrink = ops.minimum(ops.maximum(along, 0.0), most)
+    return norm(moved + shrink * earlier), shrink
 
 
 def norm(values: Any) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,6 @@ from gradwatch.keras.figures import Layout
 from gradwatch.keras.probe import Traced, figures_of
 from gradwatch.keras.rows import Rows
 from gradwatch.keras.signals import loss_of, store_signals
-from gradwatch.norms import finite_or_inf
 from gradwatch.parts import Parts, states_of, store_parts
 from gradwatch.snapshot import ROW_OF, Snapshot, empty_statistics
 
@@ -54,15 +53,12 @@ class Observation:
         self._layout = layout
         self._rows = rows
         self._traced: Traced | None = None
-        self._trained = {entry.row for entry in layout.watched}
 
     def learn(self, traced: Traced) -> None:
         """Take what a trace of the probe says, once."""
         if traced is not self._traced:
             self._traced = traced
-            self._rows.learn(
-                traced.wiring.order, traced.wiring.edges, traced.wiring.activations
-            )
+            self._rows.learn(traced.wiring.order, traced.wiring.edges, traced.wiring.activations)
 
     def parameters(self, carrier: NDArray[np.floating[Any]]) -> ParameterFigures:
         """The figures of a carrier."""
@@ -109,35 +105,43 @@ class Observation:
             step=step,
             layers=layers,
             states=states_of(
-                self._trained, self._with_gradient(), grad_norm, packed[ROW_OF["forward_calls"]]
+                self._rows_at(self._layout.applied),
+                self._rows_at(self._layout.applied - self._layout.without_gradient),
+                grad_norm,
+                packed[ROW_OF["forward_calls"]],
             ),
             loss=loss,
             skipped=has_scale and bool(np.isinf(grad_norm).any()),
             wall_time=wall_time,
         )
 
-    def _with_gradient(self) -> set[int]:
-        return {
-            entry.row
-            for place, entry in enumerate(self._layout.watched)
-            if place not in self._layout.without_gradient
-        }
+    def _rows_at(self, places: Iterable[int]) -> set[int]:
+        return {self._layout.watched[place].row for place in places}
 
     def _parts(self, columns: dict[str, NDArray[np.float64]]) -> Parts:
+        """The trained parameters; a variable that no optimizer was given has no figures.
+
+        What the step did beside the decay counts as being at right angles to it: that gives both
+        back exactly.
+        """
         watched = self._layout.watched
-        read = {
-            name: np.asarray([finite_or_inf(figure) for figure in values])
-            for name, values in columns.items()
-        }
-        read["grad_norm"][list(self._layout.without_gradient)] = np.nan
-        decay = np.nan_to_num(columns["decay"])
-        del read["decay"]
+        before, rest, shrink = (columns[name] for name in ("before_norm", "rest_norm", "shrink"))
+        shrink = np.where(np.isfinite(shrink), shrink, 0.0)
+        grad_norm = columns["grad_norm"].copy()
+        grad_norm[list(self._layout.without_gradient)] = np.nan
+        with np.errstate(invalid="ignore", over="ignore"):
+            after = np.hypot((1 - shrink) * before, rest)
+            moved = np.where(shrink > 0, np.hypot(shrink * before, rest), rest)
         return Parts(
             row=np.asarray([entry.row for entry in watched], dtype=np.intp),
-            decay=decay,
+            decay=shrink,
             scale=np.sqrt([entry.size / entry.sampled for entry in watched]),
             rounding=np.asarray([float(finfo(entry.variable.dtype).eps) for entry in watched]),
-            **read,
+            weight_norm=columns["weight_norm"],
+            grad_norm=grad_norm,
+            before_norm=before,
+            after_norm=after,
+            update_norm=moved,
         )
 
 

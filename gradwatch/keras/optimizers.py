@@ -28,10 +28,10 @@ def leaves(optimizer: Any) -> list[Any]:
 
 
 def loss_scale_of(optimizer: Any) -> Any | None:
-    """The factor on the gradients that `apply` is given; None for none."""
+    """The factor on the gradients that `apply` is given, as it is now; None for none."""
     dynamic = getattr(optimizer, "dynamic_scale", None)
     if dynamic is not None:
-        return dynamic.value
+        return ops.copy(dynamic.value)  # which the optimizer may change in place
     return getattr(optimizer, "loss_scale_factor", None)
 
 
@@ -66,7 +66,7 @@ def used_gradients(
         kept = [place for place in places if gradients[place] is not None]
         values = [_dense(gradients[place]) for place in kept]
         if scale is not None:
-            values = [value / ops.cast(scale, value.dtype) for value in values]
+            values = [ops.divide(value, scale) for value in values]  # no float16 holds any scale
         if steps > 1:
             values = [
                 (value + _accumulator(leaf, variables[place])) / steps

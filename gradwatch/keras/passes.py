@@ -1,60 +1,36 @@
-"""Passes: what the patched layers note while a probe's forward pass is traced."""
+"""Passes: what the patched layers note while a probe's forward pass is traced.
+
+Activations are seen as layers, as operations of a functional model, as arguments of layers, and as
+functions of Keras that the model calls; `gradwatch.keras.patches` says which are not. Nothing is
+observed inside recurrent layers and attention, nor in the body of a loop, as of `keras.ops.scan`,
+whose values exist there only.
+"""
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 import keras
 from keras import ops, tree
 
+from gradwatch.keras.activation_calls import ActivationCall, ActivationCalls
 from gradwatch.keras.activations import activation_name
+from gradwatch.keras.figures import norm
+from gradwatch.keras.layer_tree import WHOLE
+from gradwatch.keras.patches import functions_replaced, operations_of, replaced
+from gradwatch.keras.recording import NO_ROW, Key, Recorder, Tracer, floating
 from gradwatch.keras.rows import Rows, unit_axis
 from gradwatch.keras.spread import direction_spread, logit_misfit_ratio, logits_of
-from gradwatch.keras.figures import norm
-from gradwatch.layer import ONE_SIDED
-from gradwatch.slopes import FLAT_SLOPE, SATURATING, largest_slope
 
-
-NO_ROW = -1
-"""Row of an activation that no layer comes before, as of one on the inputs."""
+__all__ = ["NO_ROW", "OUTPUTS_APART", "Call", "Key", "Pass", "Wiring"]
 
 OUTPUTS_APART = 1_000_000
 """Added to the number of a call for each further output of it."""
-
-
-class Key(NamedTuple):
-    """What a figure belongs to.
-
-    Args:
-        row: Row of the layer.
-        name: Name of the figure.
-        call: Number of the call of a layer, in the order of the pass.
-    """
-
-    row: int
-    name: str
-    call: int = 0
-
-
-class Tracer(Protocol):
-    """What a backend does for a pass."""
-
-    def watch(self, tensor: Any) -> Any:
-        """The same values, of which the gradient can be asked for afterwards."""
-
-    def tag(self, tensor: Any, call: int) -> Any:
-        """The same values, known from here on as the output of a call."""
-
-    def sources(self, tensors: Sequence[Any]) -> set[int]:
-        """The calls whose tagged outputs lead to the tensors with no other tag in between."""
-
-    def slope(self, function: Callable[[Any], Any], tensor: Any) -> Any:
-        """The derivative of an elementwise function, of the tensor's shape."""
 
 
 @dataclass
@@ -64,13 +40,15 @@ class Call:
     Args:
         row: Its row.
         sources: Calls that feed it directly.
-        inside: Activations that ran inside it, of its own argument.
+        inside: Activations at its output that ran inside it.
+        functions: Functions that ran inside it and may be at its output.
         output: The first floating output, before an activation inside.
     """
 
     row: int
     sources: set[int] = field(default_factory=set)
     inside: list[int] = field(default_factory=list)
+    functions: list[int] = field(default_factory=list)
     output: Any = None
 
 
@@ -94,40 +72,49 @@ class Pass:
     def __init__(self, rows: Rows, tracer: Tracer) -> None:
         self._rows = rows
         self._tracer = tracer
+        self._recorder = Recorder(tracer)
+        self._activations = ActivationCalls(rows, self._recorder)
+        self._running: list[int] = []
         self.calls: list[Call] = []
-        self.figures: dict[Key, Any] = {}
-        """Figures of the forward pass."""
-        self.watched: dict[Key, Any] = {}
-        """Tensors whose gradients are asked for."""
-        self.sizes: dict[Key, int] = {}
         self.dtypes: dict[int, str] = {}
         """Row → dtype of its output."""
-        self.activations: dict[int, tuple[str, str | None]] = {}
-        self._running: list[int] = []
-        self._activation_count = 0
+        self.figures = self._recorder.figures
+        """Figures of the forward pass."""
+        self.watched = self._recorder.watched
+        """Tensors whose gradients are asked for."""
+        self.sizes = self._recorder.sizes
+        """Elements of the tensors whose norms are taken."""
 
     @contextmanager
     def patched(self, model: Any) -> Iterator[None]:
-        """For the duration, layers and activations report to this pass; nothing of it stays."""
+        """While model and loss run, layers and activations report here; nothing of it stays."""
         with ExitStack() as stack:
             whole: set[int] = set()
             for row, entry in enumerate(self._rows):
                 if entry.composite:
                     continue
                 layer = entry.layer
-                stack.enter_context(_replaced(layer, "call", partial(self._call_layer, row)))
+                stack.enter_context(replaced(layer, "call", partial(self._call_layer, row)))
                 whole.update(id(part) for part in layer._flatten_layers(include_self=False))
                 own = getattr(layer, "activation", None)
                 if callable(own) and activation_name(layer) and not entry.known.recurrent:
-                    name = activation_name(layer) or ""
-                    report = partial(self._call_own, name, row)
-                    stack.enter_context(_replaced(layer, "activation", report))
-            for operation in _operations(model):
+                    report = partial(self._call_own, activation_name(layer) or "", row)
+                    stack.enter_context(replaced(layer, "activation", report))
+            for operation in operations_of(model):
                 name = activation_name(operation)
                 free = self._rows.row_of(operation) is None and id(operation) not in whole
                 if free and name is not None:
                     report = partial(self._call_activation, name, operation)
-                    stack.enter_context(_replaced(operation, "call", report))
+                    stack.enter_context(replaced(operation, "call", report))
+            yield
+        self._activations.leave_out_weights_of_branches(
+            {self.calls[source].row for call in self.calls for source in call.sources}
+        )
+
+    @contextmanager
+    def functions_patched(self) -> Iterator[None]:
+        """Functions report too: for the model alone, since losses are made of the same ones."""
+        with functions_replaced(self._call_function):
             yield
 
     def wiring(self) -> Wiring:
@@ -139,8 +126,7 @@ class Pass:
         }
         edges = {(source, end) for source, end in pairs if place[source] < place[end]}
         edges |= {(row, row) for row in self._recurrent_rows()}
-        activations = {row: seen for row, seen in self.activations.items() if row != NO_ROW}
-        return Wiring(order, frozenset(edges), activations)
+        return Wiring(order, frozenset(edges), self._activations.by_row)
 
     def logits(self) -> dict[Key, Any]:
         """Key of what reaches a last layer's output → a few examples of that output."""
@@ -154,11 +140,6 @@ class Pass:
                 found[Key(call.row, name, inside[0] if inside else number)] = few
         return found
 
-    def _logits(self, row: int, output: Any) -> Any | None:
-        if output is None:
-            return None
-        return logits_of(output, unit_axis(self._rows[row].layer, len(output.shape), output.shape))
-
     def gradient_figures(
         self, gradients: Mapping[Key, Any], logits: Mapping[Key, Any]
     ) -> dict[Key, Any]:
@@ -170,8 +151,10 @@ class Pass:
             logits: What `logits` gave.
         """
         figures: dict[Key, Any] = {}
+        inside = {number for call in self.calls for number in call.inside}
         for key, gradient in gradients.items():
-            if gradient is None:
+            is_figure = self._activations.has_gradient_figure(key, inside)
+            if gradient is None or not is_figure:
                 continue
             figures[key] = norm(gradient)
             is_sequence = key.row != NO_ROW and self._rows[key.row].known.recurrent
@@ -182,6 +165,15 @@ class Pass:
             if ratio is not None:
                 figures[Key(key.row, "logit_misfit_ratio", key.call)] = ratio
         return figures
+
+    def call_counts(self) -> dict[int, int]:
+        """Row → calls."""
+        return dict(Counter(call.row for call in self.calls))
+
+    def _logits(self, row: int, output: Any) -> Any | None:
+        if output is None:
+            return None
+        return logits_of(output, unit_axis(self._rows[row].layer, len(output.shape), output.shape))
 
     def _recurrent_rows(self) -> set[int]:
         """Rows of which one call feeds another, directly or through other rows."""
@@ -197,9 +189,11 @@ class Pass:
         return recurrent
 
     def _call_layer(self, row: int, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        given = floating((args, kwargs))
+        if not all(map(self._tracer.follows, given)):
+            return original(*args, **kwargs)
         number = len(self.calls)
-        call = Call(row, self._tracer.sources(_floating((args, kwargs))))
-        self.calls.append(call)
+        self.calls.append(Call(row, self._tracer.sources(given)))
         args, kwargs = self._watch_input(row, number, args, kwargs)
         self._running.append(number)
         try:
@@ -211,12 +205,11 @@ class Pass:
     def _watch_input(
         self, row: int, number: int, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        first = next(iter(_floating((args, kwargs))), None)
+        first = next(iter(floating((args, kwargs))), None)
         if first is None:
             return args, kwargs
-        key = Key(row, "input_norm", number)
-        self._take_norm(key, first)
-        alias = self._watch(Key(row, "input_grad_norm", number), first)
+        self._recorder.take_norm(Key(row, "input_norm", number), first)
+        alias = self._recorder.watch(Key(row, "input_grad_norm", number), first)
 
         def swapped(leaf: Any) -> Any:
             return alias if leaf is first else leaf
@@ -225,16 +218,26 @@ class Pass:
 
     def _watch_outputs(self, row: int, number: int, output: Any) -> Any:
         call = self.calls[number]
-        replaced: dict[int, Any] = {}
-        for place, tensor in enumerate(_floating(output)):
+        replacements: dict[int, Any] = {}
+        for place, tensor in enumerate(floating(output)):
             values = tensor
             if place == 0:
+                self._settle_functions(call, tensor)
                 self._note_output(row, number, tensor)
             if not (call.inside and place == 0):
                 key = Key(row, "output_grad_norm", number + place * OUTPUTS_APART)
-                values = self._watch(key, tensor)
-            replaced[id(tensor)] = self._tracer.tag(values, number)
-        return tree.map_structure(lambda leaf: replaced.get(id(leaf), leaf), output)
+                values = self._recorder.watch(key, tensor)
+            replacements[id(tensor)] = self._tracer.tag(values, number)
+        return tree.map_structure(lambda leaf: replacements.get(id(leaf), leaf), output)
+
+    def _settle_functions(self, call: Call, output: Any) -> None:
+        """A function is the layer's activation if what it gave is what the layer gives."""
+        for number in call.functions:
+            if not call.inside and self._activations[number].output is output:
+                call.inside.append(number)
+                call.output = self._activations[number].given
+            else:
+                self._activations.leave_out(number)
 
     def _note_output(self, row: int, number: int, tensor: Any) -> None:
         """Figures of the first output; those of an activation inside are taken before it."""
@@ -242,7 +245,7 @@ class Pass:
         if call.output is None:
             call.output = tensor
         self.dtypes[row] = keras.backend.standardize_dtype(call.output.dtype)
-        self._take_norm(Key(row, "output_norm", number), call.output)
+        self._recorder.take_norm(Key(row, "output_norm", number), call.output)
         spread = direction_spread(call.output)
         if spread is not None:
             self.figures[Key(row, "direction_spread", number)] = spread
@@ -251,78 +254,57 @@ class Pass:
         self, name: str, row: int, original: Callable[..., Any], tensor: Any, *args: Any, **kw: Any
     ) -> Any:
         """The activation of a layer's argument, which is given what the layer has summed up."""
-        if not self._running or self.calls[self._running[-1]].row != row or not _is_floating(tensor):
+        is_inside = bool(self._running) and self.calls[self._running[-1]].row == row
+        if not is_inside or not self._recorder.can_follow(tensor):
             return original(tensor, *args, **kw)
         call = self.calls[self._running[-1]]
-        call.inside.append(self._activation_count)
         if call.output is None:
             call.output = tensor
-        self.activations.setdefault(row, (name, None))
-        return self._activate(name, row, partial(original, *args, **kw), tensor)
+        function = partial(original, *args, **kw)
+        number, outside = self._activations.observe(
+            ActivationCall(row, name, None), function, tensor
+        )
+        call.inside.append(number)
+        return outside
 
     def _call_activation(
         self, name: str, owner: Any, original: Callable[..., Any], *args: Any, **kw: Any
     ) -> Any:
-        """An activation that is a layer or an operation of its own: it belongs to the row before."""
+        """An activation that is a layer or an operation of its own."""
         tensor = args[0] if args else None
-        if not _is_floating(tensor):
+        if not self._recorder.can_follow(tensor):
             return original(*args, **kw)
+        call = ActivationCall(self._row_before(tensor), name, getattr(owner, "name", None))
+        return self._activations.observe(call, _of_first(original, args, kw), tensor)[1]
+
+    def _call_function(self, name: str, original: Callable[..., Any], *args: Any, **kw: Any) -> Any:
+        """An activation that is called as a function of Keras."""
+        tensor = args[0] if args else None
+        if self._activations.is_running or not self._recorder.can_follow(tensor):
+            return original(*args, **kw)
+        function = _of_first(original, args, kw)
+        if not self._running:
+            call = ActivationCall(self._row_before(tensor), name, None)
+            return self._activations.observe(call, function, tensor)[1]
+        running = self.calls[self._running[-1]]
+        if isinstance(self._rows[running.row].layer, WHOLE):
+            return original(*args, **kw)
+        call = ActivationCall(running.row, name, None)
+        number, outside = self._activations.observe(call, function, tensor)
+        running.functions.append(number)
+        return outside
+
+    def _row_before(self, tensor: Any) -> int:
+        """Row of the nearest call that leads to the tensor: the latest, if there are several."""
         sources = self._tracer.sources([tensor])
-        row = self.calls[max(sources)].row if sources else NO_ROW
-        self.activations.setdefault(row, (name, getattr(owner, "name", None)))
+        return self.calls[max(sources)].row if sources else NO_ROW
 
-        def rest(values: Any) -> Any:
-            return original(values, *args[1:], **kw)
 
-        return self._activate(name, row, rest, tensor)
-
-    def _activate(
-        self, name: str, row: int, function: Callable[[Any], Any], tensor: Any
-    ) -> Any:
-        number = self._activation_count
-        self._activation_count += 1
-        inside = self._watch(Key(row, "activation_in_norm", number), tensor)
-        outside = function(inside)
-        if tuple(outside.shape) == tuple(tensor.shape):
-            self._take_slopes(name, row, number, function, tensor)
-        return self._watch(Key(row, "activation_out_norm", number), outside)
-
-    def _take_slopes(
-        self, name: str, row: int, number: int, function: Callable[[Any], Any], tensor: Any
-    ) -> None:
-        if name == "softmax":
-            probabilities = ops.stop_gradient(function(tensor))
-            slopes = probabilities * (1 - probabilities)
-        else:
-            slopes = self._tracer.slope(function, tensor)
-        slopes = ops.cast(slopes, "float32")
-        size, flat = ops.abs(slopes), FLAT_SLOPE * largest_slope(name)
-        self.figures[Key(row, "mean_slope", number)] = ops.mean(slopes)
-        if name in SATURATING:
-            share = ops.mean(ops.cast(size < flat, "float32"))
-            self.figures[Key(row, "saturation_fraction", number)] = share
-        if name in ONE_SIDED and len(slopes.shape) > 1 and row != NO_ROW:
-            axis = unit_axis(self._rows[row].layer, len(slopes.shape), tuple(slopes.shape))
-            rest = [other for other in range(len(slopes.shape)) if other != axis]
-            dead = ops.mean(ops.cast(ops.max(size, axis=rest) < flat, "float32"))
-            self.figures[Key(row, "dead_fraction", number)] = dead
-
-    def _watch(self, key: Key, tensor: Any) -> Any:
-        values = self._tracer.watch(tensor)
-        self.watched[key] = values
-        self.sizes[key] = _size(tensor)
-        return values
-
-    def _take_norm(self, key: Key, tensor: Any) -> None:
-        self.figures[key] = norm(ops.stop_gradient(tensor))
-        self.sizes[key] = _size(tensor)
-
-    def call_counts(self) -> dict[int, int]:
-        """Row → calls."""
-        counts: dict[int, int] = defaultdict(int)
-        for call in self.calls:
-            counts[call.row] += 1
-        return counts
+def _of_first(
+    original: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Callable[[Any], Any]:
+    """The call as a function of its first argument."""
+    return lambda tensor: original(tensor, *args[1:], **kwargs)
 
 
 def _over_time(gradient: Any) -> Any:
@@ -331,50 +313,3 @@ def _over_time(gradient: Any) -> Any:
     steps = ops.reshape(steps, (steps.shape[0], -1))
     largest = ops.maximum(ops.max(ops.abs(steps), axis=1, keepdims=True), 1e-45)
     return largest[:, 0] * ops.sqrt(ops.sum(ops.square(steps / largest), axis=1))
-
-
-def _floating(structure: Any) -> list[Any]:
-    """The floating tensors in it, each once."""
-    found: dict[int, Any] = {}
-    for leaf in tree.flatten(structure):
-        if _is_floating(leaf):
-            found.setdefault(id(leaf), leaf)
-    return list(found.values())
-
-
-def _is_floating(leaf: Any) -> bool:
-    if not keras.ops.is_tensor(leaf) or isinstance(leaf, keras.KerasTensor):
-        return False
-    return bool(keras.backend.is_float_dtype(keras.backend.standardize_dtype(leaf.dtype)))
-
-
-def _size(tensor: Any) -> int:
-    count = 1
-    for length in tensor.shape:
-        count *= int(length)
-    return count
-
-
-def _operations(model: Any) -> Iterator[Any]:
-    """Every layer and functional operation of the model, and of models inside it, each once."""
-    seen: set[int] = set()
-    for layer in model._flatten_layers():
-        for operation in (layer, *(getattr(layer, "_operations", None) or ())):
-            if id(operation) not in seen:
-                seen.add(id(operation))
-                yield operation
-
-
-@contextmanager
-def _replaced(owner: Any, name: str, report: Callable[..., Any]) -> Iterator[None]:
-    """Have the instance's attribute report; the attribute is found as before afterwards."""
-    attributes = vars(owner)
-    original, own = getattr(owner, name), name in attributes
-    attributes[name] = partial(report, original)
-    try:
-        yield
-    finally:
-        if own:
-            attributes[name] = original
-        else:
-            del attributes[name]

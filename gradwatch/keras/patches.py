@@ -1,9 +1,9 @@
 """Patches: for the duration of a pass, calls of layers and of Keras' functions report to it.
 
 What Keras offers as an activation ends in a function of its backend, whether it is called as
-`keras.ops.relu`, as `keras.activations.relu` or by a layer; those functions are what is patched, and
-only for the thread that runs the pass. A function of the framework itself, such as `jax.nn.relu`,
-`tf.nn.relu` or `torch.relu`, is not seen.
+`keras.ops.relu`, as `keras.activations.relu` or by a layer; those functions are what is patched,
+and only for the thread that runs the pass. A function of the framework itself, such as
+`jax.nn.relu`, `tf.nn.relu` or `torch.relu`, is not seen.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 from keras.src import backend
 from keras.src.activations import activations
 
-from gradwatch.keras.activations import KNOWN, function_name
+from gradwatch.keras.activations import KNOWN, function_name, relu_name
 
 Report = Callable[..., Any]
 """Is given a name, the original and its arguments, and gives what the original would."""
@@ -49,7 +49,7 @@ def functions_replaced(report: Report) -> Iterator[None]:
     def reporting(name: str, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         if threading.get_ident() != thread:
             return original(*args, **kwargs)
-        return report(name, original, *args, **kwargs)
+        return report(relu_name(**kwargs) if name == "relu" else name, original, *args, **kwargs)
 
     with ExitStack() as stack:
         for owner, attribute, original, name in _functions():

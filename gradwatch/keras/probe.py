@@ -15,10 +15,12 @@ import numpy as np
 from keras import ops, tree
 from numpy.typing import NDArray
 
+from gradwatch.keras.fans import TORCH_MODULE
 from gradwatch.keras.figures import norm
 from gradwatch.keras.optimizers import optimizers_of
 from gradwatch.keras.passes import Key, Pass, Wiring
 from gradwatch.keras.rows import Row, Rows
+from gradwatch.sampling import sampling_stride
 
 MOST_EXAMPLES = 64
 """Examples of a training batch that are kept for the probe."""
@@ -87,7 +89,8 @@ class Probe(ABC):
         scope = keras.StatelessScope(state_mapping=state, collect_losses=True)
         with scope, collected.patched(model):
             training = {"training": True} if model._call_has_training_arg else {}
-            outputs = model(x, **training)
+            with collected.functions_patched():
+                outputs = model(x, **training)
             loss = model._compute_loss(
                 x=x, y=y, y_pred=outputs, sample_weight=weight, training=True
             )
@@ -104,7 +107,9 @@ class Probe(ABC):
         """All figures one after the other; what they are is kept in `traced`."""
         with keras.StatelessScope(state_mapping=state):
             figures = {**figures, **self._spreads(), LOSS: loss}
-        flat = {key: ops.reshape(ops.cast(entry, "float32"), (-1,)) for key, entry in figures.items()}
+        flat = {
+            key: ops.reshape(ops.cast(entry, "float32"), (-1,)) for key, entry in figures.items()
+        }
         inside: dict[int, list[int]] = {}
         for call in collected.calls:
             if call.inside:
@@ -120,7 +125,7 @@ class Probe(ABC):
         return ops.concatenate(list(flat.values()))
 
     def _spreads(self) -> dict[Key, Any]:
-        """How much the units of each layer differ, and the weights of the rows that do not train."""
+        """How much the units of each layer differ, and the weights of rows that do not train."""
         figures: dict[Key, Any] = {}
         for row, entry in enumerate(self._rows):
             units = _units(entry)
@@ -171,10 +176,18 @@ def _units(row: Row) -> Any | None:
     matrix = next((entry for entry in row.variables if len(entry.shape) > 1), None)
     if matrix is None or not row.known.weighted or "Embedding" in row.known.kind:
         return None
-    axis = len(matrix.shape) - (2 if "Transpose" in row.known.kind else 1)
+    axis = _axis_of_units(row, len(matrix.shape))
     count = int(matrix.shape[axis])
     if count < 2:
         return None
     weights = ops.moveaxis(ops.cast(matrix.value, "float32"), axis, 0)
-    weights = ops.reshape(weights[:: -(-count // COMPARED_UNITS)], (-(-count // -(-count // COMPARED_UNITS)), -1))
-    return weights[:, :: -(-int(weights.shape[1]) // COMPARED_UNITS)]
+    weights = weights[:: sampling_stride(count, COMPARED_UNITS)]
+    weights = ops.reshape(weights, (int(weights.shape[0]), -1))
+    return weights[:, :: sampling_stride(int(weights.shape[1]), COMPARED_UNITS)]
+
+
+def _axis_of_units(row: Row, rank: int) -> int:
+    """The axis of a kernel that counts output units."""
+    if isinstance(row.layer, TORCH_MODULE):
+        return 0
+    return rank - (2 if "Transpose" in row.known.kind else 1)

@@ -8,12 +8,15 @@ from typing import Any
 import jax
 from jax import numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
+from jax.extend.core import get_opaque_trace_state
 
 from gradwatch.keras.passes import Key, Pass
 from gradwatch.keras.probe import Probe
 from gradwatch.keras.rows import Rows
 
 TAG = "gradwatch call "
+CONVENTION = "flax"
+"""The kind of state of a trace that two of one trace are equal in."""
 
 
 class JaxTracer:
@@ -28,6 +31,7 @@ class JaxTracer:
         self, zeros: Sequence[Any] | None = None, sources: Sequence[set[int]] | None = None
     ) -> None:
         self._zeros = zeros
+        self._trace = get_opaque_trace_state(convention=CONVENTION)
         self._sources = sources
         self.shapes: list[tuple[tuple[int, ...], Any]] = []
         self.questions: list[list[Any]] = []
@@ -46,6 +50,10 @@ class JaxTracer:
         """The calls that lead to the tensors; none while the questions are collected."""
         self.questions.append(list(tensors))
         return set() if self._sources is None else self._sources[len(self.questions) - 1]
+
+    def follows(self, tensor: Any) -> bool:
+        """Whether the pass itself is traced now, and not a loop or a checkpoint inside it."""
+        return bool(get_opaque_trace_state(convention=CONVENTION) == self._trace)
 
     def slope(self, function: Callable[[Any], Any], tensor: Any) -> Any:
         """Its pullback of ones."""
@@ -75,13 +83,15 @@ class JaxProbe(Probe):
 
     def _discover(self, values: Sequence[Any]) -> None:
         """Which calls lead where, and the shapes of what is watched."""
-        tracer = JaxTracer()
+        tracers: list[JaxTracer] = []
 
         def questions(values: Sequence[Any], batch: tuple[Any, Any, Any]) -> Any:
+            tracers.append(tracer := JaxTracer())
             loss, _ = self._forward(Pass(self._rows, tracer), self._state(values), batch)
             return loss, tracer.questions
 
         traced = jax.make_jaxpr(questions)(values, self._batch)
+        tracer = tracers[-1]
         self._shapes = tracer.shapes
         reached = iter(_tags_of_outputs(traced.jaxpr)[1:])
         self._sources = [

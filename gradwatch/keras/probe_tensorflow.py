@@ -21,6 +21,7 @@ class TensorFlowTracer:
 
     def __init__(self, tape: tf.GradientTape) -> None:
         self._tape = tape
+        self._graph = tf.compat.v1.get_default_graph()
         self._tags: dict[int, int] = {}
         self._kept: list[Any] = []
         """Keeps the operations alive, for their ids are the keys."""
@@ -29,24 +30,29 @@ class TensorFlowTracer:
 
     def watch(self, tensor: Any) -> Any:
         """The tensor, watched by the tape from here on."""
-        alias = tf.identity(tensor)
+        alias = _alias(tensor)
         self._tape.watch(alias)
         return alias
 
     def tag(self, tensor: Any, call: int) -> Any:
         """The tensor as the output of an operation that is known again."""
         self._latest = call
-        alias = tf.identity(tensor)
-        if not isinstance(alias, tf.__internal__.EagerTensor):
+        alias = _alias(tensor)
+        if not _is_eager(alias):
             self._tags[id(alias.op)] = call
             self._kept.append(alias.op)
         return alias
 
     def sources(self, tensors: Sequence[Any]) -> set[int]:
         """The tags nearest to the tensors; run eagerly, the layer that ran last."""
-        if any(isinstance(tensor, tf.__internal__.EagerTensor) for tensor in tensors):
-            return {self._latest} if self._latest >= 0 else set()
-        return set().union(*(self._walk(tensor.op) for tensor in tensors))
+        if not tf.inside_function():
+            return {self._latest} if tensors and self._latest >= 0 else set()
+        traced = [tensor for tensor in tensors if not _is_eager(tensor)]  # the rest is given
+        return set().union(*(self._walk(tensor.op) for tensor in traced))
+
+    def follows(self, tensor: Any) -> bool:
+        """Whether it is of the graph that the pass is traced into, or eager."""
+        return _is_eager(tensor) or tensor.graph is self._graph
 
     def slope(self, function: Callable[[Any], Any], tensor: Any) -> Any:
         """Its gradient of ones."""
@@ -76,8 +82,20 @@ class TensorFlowTracer:
         return found
 
 
+def _is_eager(tensor: Any) -> bool:
+    return isinstance(tensor, tf.__internal__.EagerTensor)
+
+
+def _alias(tensor: Any) -> Any:
+    """The same values; a loss finds the logits behind them as Keras has noted them down."""
+    alias = tf.identity(tensor)
+    if hasattr(tensor, "_keras_logits"):
+        alias._keras_logits = tensor._keras_logits
+    return alias
+
+
 class TensorFlowProbe(Probe):
-    """See `Probe`."""
+    """See `Probe`; the layers of a model that cannot be traced are taken for a chain."""
 
     def __init__(self, model: Any, rows: Rows, batch: tuple[Any, Any, Any]) -> None:
         super().__init__(model, rows, batch)
@@ -88,9 +106,18 @@ class TensorFlowProbe(Probe):
         """See `Probe.run`; the values are those of the variables when it runs."""
         if self._function is None:
             self._variables = [variable for variable, _ in state]
-            self._function = self._figures
+            self._function = tf.function(self._figures, autograph=False)
+            return self._first_run()
+        return self._function()
+
+    def _first_run(self) -> Any:
+        """The run that traces; a model for eager runs is run so where it cannot be traced."""
+        try:
+            return self._function()
+        except Exception:
             if not self._model.run_eagerly:
-                self._function = tf.function(self._figures, autograph=False)
+                raise
+        self._function = self._figures
         return self._function()
 
     def _figures(self) -> Any:

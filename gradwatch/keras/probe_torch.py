@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from gradwatch.keras.fans import TORCH_MODULE
 from gradwatch.keras.passes import Pass
 from gradwatch.keras.probe import Probe
 
@@ -17,6 +18,7 @@ class TorchTracer:
 
     def __init__(self) -> None:
         self._tags: dict[Any, int] = {}
+        self._hooks = _hooks()
 
     def watch(self, tensor: Any) -> Any:
         """The tensor, of which autograd gives the gradient."""
@@ -45,6 +47,10 @@ class TorchTracer:
                 pending.extend(above for above, _ in node.next_functions if above is not None)
         return found
 
+    def follows(self, tensor: Any) -> bool:
+        """Whether no checkpoint runs now, which runs again in the backward pass."""
+        return bool(_hooks() == self._hooks)
+
     def slope(self, function: Callable[[Any], Any], tensor: Any) -> Any:
         """Its gradient of ones."""
         with torch.enable_grad():
@@ -52,6 +58,11 @@ class TorchTracer:
             outputs = function(leaf)
             (slopes,) = torch.autograd.grad(outputs, leaf, torch.ones_like(outputs))
         return slopes
+
+
+def _hooks() -> Any:
+    """What packs away the tensors that autograd saves now, None for nothing."""
+    return torch._C._autograd._top_saved_tensors_default_hooks(True)  # noqa: FBT003 -- positional only
 
 
 class TorchProbe(Probe):
@@ -77,12 +88,14 @@ class TorchProbe(Probe):
 @contextmanager
 def _undisturbed(model: Any) -> Iterator[None]:
     """Keep PyTorch's random state, and the buffers of PyTorch modules that Keras layers wrap."""
-    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
-    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
+    modules = [layer.module for layer in model._flatten_layers() if isinstance(layer, TORCH_MODULE)]
+    buffers = [(buffer, buffer.clone()) for module in modules for buffer in module.buffers()]
+    is_used = torch.cuda.is_initialized()  # type: ignore[no-untyped-call] # untyped in PyTorch
+    devices = list(range(torch.cuda.device_count())) if is_used else []
     with torch.random.fork_rng(devices=devices):
         try:
             yield
         finally:
             with torch.no_grad():
-                for name, buffer in model.named_buffers():
-                    buffer.copy_(buffers[name])
+                for buffer, before in buffers:
+                    buffer.copy_(before)

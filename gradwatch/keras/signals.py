@@ -19,10 +19,8 @@ from gradwatch.norms import (
     log10_ratio,
     root_sum_square,
 )
+from gradwatch.sampling import LEAST_CALLS
 from gradwatch.snapshot import ROW_OF, FloatArray
-
-LEAST_CALLS = 8
-"""A layer that feeds itself by repeated calls is judged over time from so many calls on."""
 
 MEANS = ("mean_slope", "saturation_fraction", "dead_fraction", "direction_spread")
 """Figures of which the mean over the calls counts."""
@@ -80,7 +78,7 @@ def store_signals(
             statistics |= _sizes(counted, traced, row)
             statistics |= _gradients(counted, traced, row)
             statistics |= _activations(counted, row)
-            statistics |= _time(counted, row, repeated=layer.recurrent)
+            statistics |= _time(counted, traced, row, repeated=layer.recurrent)
         with np.errstate(over="ignore"):
             for name, figure in statistics.items():
                 packed[ROW_OF[name], row] = np.float32(figure)
@@ -145,17 +143,28 @@ def _activations(counted: _Figures, row: int) -> dict[str, float]:
     return statistics
 
 
-def _time(counted: _Figures, row: int, *, repeated: bool) -> dict[str, float]:
+def _time(counted: _Figures, traced: Traced, row: int, *, repeated: bool) -> dict[str, float]:
     """Decay over time from the input gradient, or from repeated calls; the longest counts."""
     sequences = list(counted.over_time.get(row, ()))
     if not sequences and repeated:
-        by_call = counted.parts(row, "output_grad_norm")
-        norms = np.asarray([by_call[call] for call in sorted(by_call)])
+        norms = _output_norms(counted, traced, row)
         sequences = [norms] if len(norms) >= LEAST_CALLS else []
     if not sequences:
         return {}
     decay, growth = decay_and_growth_log10(max(sequences, key=len))
     return {"time_decay_log10": decay, "time_growth_log10": growth}
+
+
+def _output_norms(counted: _Figures, traced: Traced, row: int) -> NDArray[np.float64]:
+    """Norm of dL/dy of each call, before an activation of its own, shape (calls,)."""
+    inside = traced.inside.get(row)
+    if inside:
+        parts = counted.parts(row, "activation_in_norm")
+        return np.asarray([parts[number] for number in inside if number in parts])
+    by_call: dict[int, list[float]] = defaultdict(list)
+    for call, figure in counted.parts(row, "output_grad_norm").items():
+        by_call[call % OUTPUTS_APART].append(figure)
+    return np.asarray([root_sum_square(by_call[call]) for call in sorted(by_call)])
 
 
 def tiny_log10(dtype: str) -> float:

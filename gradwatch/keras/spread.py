@@ -111,9 +111,7 @@ def logit_misfit_ratio(logits: Any, gradient: Any) -> Any | None:
         return None
     wrong, right = (
         ops.min(
-            ops.stack(
-                [misfit(gradient, way) for misfit, ways in families for way in ways[group]]
-            )
+            ops.stack([misfit(gradient, way) for misfit, ways in families for way in ways[group]])
         )
         for group in (0, 1)
     )
@@ -150,9 +148,7 @@ def _binary_directions(logits: Any, gradient: Any) -> Directions:
 
 def _misfit(gradient: Any, direction: Any) -> Any:
     """Share of the gradient that no multiple of the direction explains, shape ()."""
-    return _misfit_by_example(
-        ops.reshape(gradient, (1, -1)), ops.reshape(direction, (1, -1))
-    )
+    return _misfit_by_example(ops.reshape(gradient, (1, -1)), ops.reshape(direction, (1, -1)))
 
 
 def _misfit_by_example(gradient: Any, direction: Any) -> Any:

@@ -20,7 +20,8 @@ in a row.
 
 ## Example
 
-A watch on one model while another one trains; an optimizer that is no `torch.optim.Optimizer`.
+A watch on one model while another one trains; an optimizer that is no `torch.optim.Optimizer`; a
+Keras model with a `train_step` of its own that never calls its optimizer.
 
 ## Fixes
 
@@ -61,7 +62,7 @@ class NothingObserved(Rule):
             return super().evaluate(history)
         nothing = _notice(
             "no optimizer step of this model was seen. Is it the model that trains, and its "
-            "optimizer a torch.optim.Optimizer that holds its parameters?",
+            "optimizer, of torch.optim or keras.optimizers, the one that holds its parameters?",
             samples=0,
         )
         return Verdict((nothing,), frozenset({nothing.cause}))

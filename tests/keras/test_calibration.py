@@ -2,6 +2,8 @@
 
 import pytest
 
+from gradwatch.finding import Finding
+
 keras = pytest.importorskip("keras")
 
 from tests.keras.calibration_cases import (  # noqa: E402 -- needs Keras
@@ -36,9 +38,8 @@ def test_nothing_above_a_notice_is_ever_said_of_a_healthy_run(case):
     assert sum(snapshot.has_signals for snapshot in result.watch.history) >= 8
 
 
-@pytest.mark.parametrize("name", ["mlp_sigmoid8", "dead_relu_bias"])
-def test_six_epochs_of_thirty_steps_are_enough_for_the_verdict(name):
-    result = train(NAMED[name], seed=0, steps=30, epochs=6)
+def test_six_epochs_of_thirty_steps_are_enough_for_the_verdict():
+    result = train(NAMED["mlp_sigmoid8"], seed=0, steps=30, epochs=6)
     assert result.verdict == "caught", list(described(result))
 
 
@@ -47,6 +48,40 @@ def test_sixty_steps_are_enough_for_the_verdict():
     assert result.verdict == "caught", list(described(result))
 
 
-def result_of(code, alarms):
+def finding(code, cause):
+    return Finding(
+        code=code,
+        name="",
+        severity="warning",
+        step=16,
+        layers=(),
+        cause=cause,
+        message="",
+        evidence={},
+        fixes=(),
+    )
+
+
+@pytest.mark.parametrize(
+    ("code", "found", "verdict"),
+    [
+        ("GW101", [("GW101", "weights")], "caught"),
+        ("GW101", [("GW101", "activation")], "caught, wrong cause"),
+        ("GW101", [("GW201", "weights")], "other code"),
+        ("GW101", [], "missed"),
+        (None, [("GW101", "weights")], "false alarm"),
+        (None, [], "silent"),
+    ],
+)
+def test_a_verdict_holds_the_alarms_against_the_label(code, found, verdict):
     case = Case("", lambda: None, code, code and "weights")
-    return Result(case, 0, tuple(alarms), None, 0.0)
+    alarms = tuple(finding(*pair) for pair in found)
+    assert Result(case, 0, alarms, None, 0.0).verdict == verdict
+
+
+def test_totals_count_sick_and_healthy_runs_apart():
+    cases = [Case("", lambda: None, code, code and "weights") for code in ("GW101", "GW201", None)]
+    alarm = (finding("GW101", "weights"),)
+    results = [Result(case, 0, alarm, None, 0.0) for case in cases]
+    expected = "caught 1 of 2, right cause 1 of 1, missed 1; false alarms 1 of 1"
+    assert totals(results) == expected

@@ -68,6 +68,7 @@ def test_no_sample_is_a_finding_only_once_the_run_is_over():
     history.finished = True
     diagnosis = only(RULE, history)
     assert "no optimizer step" in diagnosis.message
+    assert "torch.optim or keras.optimizers" in diagnosis.message
     assert diagnosis.evidence == {"samples": 0.0}
 
 

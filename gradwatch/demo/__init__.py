@@ -1,0 +1,1 @@
+"""Demo: handwritten digits, a network that does not learn beside the same one that does."""
