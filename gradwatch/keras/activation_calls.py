@@ -79,6 +79,22 @@ class ActivationCalls:
         call.output = self._recorder.watch(Key(call.row, "activation_out_norm", number), outside)
         return number, call.output
 
+    def positions(self, inside: set[int]) -> dict[int, int]:
+        """Number of each activation → how many activations of its row come right before it.
+
+        Args:
+            inside: Activations that ran inside their layer, before any that follows it.
+        """
+        positions: dict[int, int] = {}
+        for number, call in enumerate(self._calls):
+            earlier = [other for other in range(number) if self._calls[other].row == call.row]
+            chained = [other for other in earlier if self._calls[other].output is call.given]
+            before = [other for other in earlier if other in inside and number not in inside]
+            positions[number] = 1 + max(
+                (positions[other] for other in chained or before), default=-1
+            )
+        return positions
+
     def leave_out(self, number: int) -> None:
         """Say nothing of an activation after all, save what reaches its input."""
         self._left_out.add(number)

@@ -294,6 +294,11 @@ class Pass:
         running.functions.append(number)
         return outside
 
+    def positions(self) -> dict[int, int]:
+        """Number of an activation → its place among those that follow its layer in a row."""
+        inside = {number for call in self.calls for number in call.inside}
+        return self._activations.positions(inside)
+
     def _row_before(self, tensor: Any) -> int:
         """Row of the nearest call that leads to the tensor: the latest, if there are several."""
         sources = self._tracer.sources([tensor])

@@ -42,6 +42,7 @@ class Traced:
         dtypes: Row → dtype of its output.
         calls: Row → how often it ran.
         inside: Rows with an activation of their own → the number of the activation in each call.
+        positions: Number of an activation → its place among those that follow its layer in a row.
     """
 
     keys: list[tuple[Key, int]]
@@ -50,6 +51,7 @@ class Traced:
     dtypes: dict[int, str]
     calls: dict[int, int]
     inside: dict[int, list[int]] = field(default_factory=dict)
+    positions: dict[int, int] = field(default_factory=dict)
 
 
 class Probe(ABC):
@@ -121,6 +123,7 @@ class Probe(ABC):
             dict(collected.dtypes),
             collected.call_counts(),
             inside,
+            collected.positions(),
         )
         return ops.concatenate(list(flat.values()))
 

@@ -77,7 +77,7 @@ def store_signals(
         if calls:
             statistics |= _sizes(counted, traced, row)
             statistics |= _gradients(counted, traced, row)
-            statistics |= _activations(counted, row)
+            statistics |= _activations(counted, traced, row)
             statistics |= _time(counted, traced, row, repeated=layer.recurrent)
         with np.errstate(over="ignore"):
             for name, figure in statistics.items():
@@ -120,19 +120,25 @@ def _gradients(counted: _Figures, traced: Traced, row: int) -> dict[str, float]:
         further = [call for call in counted.parts(row, "output_grad_norm") if call >= OUTPUTS_APART]
         norms += [counted.norm(row, "output_grad_norm", further)] if further else []
     return {
-        "output_grad_norm": root_sum_square(norms),
+        "output_grad_norm": root_sum_square([norm for norm in norms if not math.isnan(norm)]),
         "output_grad_rms": counted.rms(row, name, inside),
         "input_grad_norm": counted.norm(row, "input_grad_norm"),
     }
 
 
-def _activations(counted: _Figures, row: int) -> dict[str, float]:
-    statistics = {}
-    parts = counted.parts(row, "activation_in_norm")
-    if parts:
-        statistics["activation_gain_log10"] = log10_ratio(
-            counted.norm(row, "activation_in_norm"), counted.norm(row, "activation_out_norm")
+def _activations(counted: _Figures, traced: Traced, row: int) -> dict[str, float]:
+    """Slopes, and the gains of activations one behind the other, added up."""
+    by_position: dict[int, list[int]] = defaultdict(list)
+    for number in counted.parts(row, "activation_out_norm"):
+        by_position[traced.positions.get(number, 0)].append(number)
+    gains = [
+        log10_ratio(
+            counted.norm(row, "activation_in_norm", numbers),
+            counted.norm(row, "activation_out_norm", numbers),
         )
+        for numbers in by_position.values()
+    ]
+    statistics = {"activation_gain_log10": sum(gains)} if gains else {}
     for name in MEANS:
         figures = counted.parts(row, name).values()
         if figures:

@@ -22,8 +22,6 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 MOST_MISFIT = 1e3
 """Where a loss fits but for rounding, the ratio of misfits is rounding beyond this."""
 
-NOT_YET = ("keras", "chained", "activation_gain_log10")
-
 
 @cache
 def expected_of(adapter, net):
@@ -56,9 +54,7 @@ def expected(adapter, net, step):
 
 
 @pytest.mark.parametrize("name", [statistic.name for statistic in STATISTICS])
-def test_a_statistic_is_that_of_the_pass_by_hand(request, snapshot, expected, adapter, net, name):
-    if (adapter, net, name) == NOT_YET:
-        request.applymarker(pytest.mark.xfail(reason="takes activations in a row for side by side"))
+def test_a_statistic_is_that_of_the_pass_by_hand(snapshot, expected, adapter, net, name):
     rows = np.array([expected.statistics[layer][name] for layer in NETS[net].layers])
     found = getattr(snapshot, name)
     if name == "logit_misfit_ratio":
