@@ -47,10 +47,10 @@ def test_ci_runs_the_command_that_readme_gives(name):
 def test_ci_runs_the_keras_tests_on_the_backend_as_the_contributing_notes_say(backend):
     notes = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     command = ci_command(f"{backend}_command")
-    assert command.startswith(f"KERAS_BACKEND={backend} pytest ")
+    assert command.startswith(f"KERAS_BACKEND={backend} pytest -n 2 ")
     assert f"| `{command}` |" in notes
     assert f'"${backend}_command"' in CI
-    assert all((ROOT / folder).is_dir() for folder in command.split()[2:])
+    assert all((ROOT / folder).is_dir() for folder in command.split()[4:])
 
 
 def test_the_ci_script_is_valid_bash():

@@ -159,10 +159,13 @@ class Attachment(ABC):
             raise
 
     def _call(self, arguments: Arguments) -> Any:
+        if any(observer.wants_batch for observer in self.observers):
+            batch, arguments = self._captured(arguments)
+            self._hand_out(batch)
         began = time.perf_counter()
         execution = Execution()
         try:
-            arguments = self._begin(execution, arguments)
+            self._begin(execution, arguments)
         except Exception as error:  # noqa: BLE001 -- promise 2: a fault never breaks a run
             self._fault(error)
         seconds = time.perf_counter() - began
@@ -174,9 +177,14 @@ class Attachment(ABC):
             self._fault(error)
         return outcome
 
-    def _begin(self, execution: Execution, arguments: Arguments) -> Arguments:
-        if any(observer.wants_batch for observer in self.observers):
-            arguments = self._hand_out_batch(arguments)
+    def _hand_out(self, batch: Any) -> None:
+        try:
+            for observer in self.observers:
+                observer.take_batch(batch, self)
+        except Exception as error:  # noqa: BLE001 -- promise 2: a fault never breaks a run
+            self._fault(error)
+
+    def _begin(self, execution: Execution, arguments: Arguments) -> None:
         samples = [(observer, observer.begin(self.span)) for observer in self.observers]
         execution.observed = any(sample is not Sample.NOTHING for _, sample in samples)
         for observer, sample in samples:
@@ -184,16 +192,6 @@ class Attachment(ABC):
                 observer.run_probe(self._state(arguments), self)
         if execution.observed and self._totals:
             execution.losses = self._loss_copies(self._losses_before(arguments))
-        return arguments
-
-    def _hand_out_batch(self, arguments: Arguments) -> Arguments:
-        try:
-            batch, arguments = self._captured(arguments)
-        except self.end_of_data:
-            return arguments
-        for observer in self.observers:
-            observer.take_batch(batch, self)
-        return arguments
 
     def _end(self, execution: Execution, outcome: Any, seconds: float, began: float) -> None:
         if execution.observed:
@@ -238,7 +236,10 @@ class Attachment(ABC):
 
     @abstractmethod
     def _captured(self, arguments: Arguments) -> tuple[Any, Arguments]:
-        """(the coming batch, arguments that still hand it to the training step)."""
+        """(the coming batch, arguments that still hand it to the training step).
+
+        It raises what the data raise, which are the user's, and nothing else.
+        """
 
     @abstractmethod
     def _state(self, arguments: Arguments) -> list[tuple[Any, Any]]:

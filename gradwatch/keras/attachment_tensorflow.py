@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -123,12 +124,9 @@ class TensorFlowAttachment(Attachment):
 
     def _captured(self, arguments: Arguments) -> tuple[Any, Arguments]:
         (iterator,) = arguments
-        batches = []
-        for _ in range(self.span):
-            try:
-                batches.append(next(iterator))
-            except StopIteration:
-                break
+        batches = list(itertools.islice(iterator, self.span))
+        if not batches:
+            raise StopIteration
         results = self._strategy.experimental_local_results
         batch = tf.nest.map_structure(lambda leaf: results(leaf)[0], batches[0])
         return batch, (_iterator_over(batches, iterator),)
@@ -147,5 +145,10 @@ def _iterator_over(batches: list[Any], iterator: Any) -> Any:
     """The batches as an iterator of the same type, so that the step is traced only once."""
     if not isinstance(iterator, tf.data.Iterator):
         return batches
-    spec = iterator.element_spec
-    return iter(tf.data.Dataset.from_generator(lambda: iter(batches), output_signature=spec))
+    try:
+        spec = iterator.element_spec
+        again = tf.data.Dataset.from_generator(lambda: iter(batches), output_signature=spec)
+        next(iter(again))
+    except Exception:  # noqa: BLE001 -- promise 2: Keras' step takes any form as a list
+        return batches
+    return iter(again)

@@ -135,8 +135,10 @@ class Session:
             steps: Its optimizer steps.
             micro_steps: Its calls, of which several may accumulate to a step.
         """
-        if self.step == 0 or (self._attachment is not None and self._attachment.span > 1):
-            self.step = max(self._last_step + 1, steps)
+        self._clock = _Clock()  # of an execution that an exception has ended
+        is_counted = self.step > 0 and (self._attachment is None or self._attachment.span == 1)
+        known = self.step if is_counted else self._last_step + 1
+        self.step = max(known, steps)
         self._micro_steps = micro_steps
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 
 import numpy as np
 import pytest
@@ -151,9 +152,6 @@ def test_a_step_that_raises_leaves_the_model_free_at_once(error, probed):
     assert len(callback.history) > 1
 
 
-@pytest.mark.xfail(
-    reason="Session.begin_epoch asks the optimizer only before the first step", strict=True
-)
 def test_steps_that_were_not_watched_are_counted():
     model, callback = compiled(mlp()), watch()
     fit(model, callback)
@@ -197,6 +195,26 @@ def test_data_that_raise_leave_the_model_free_for_the_next_training():
     fit(model)
     fit(model, watch())
     assert is_free(model)
+
+
+@pytest.mark.parametrize("steps_before", [0, 1])
+def test_what_the_data_raise_is_raised_as_ever(steps_before):
+    """On the first batch too, which is drawn for the probe."""
+
+    class Broken(keras.utils.PyDataset):
+        def __len__(self):
+            return STEPS
+
+        def __getitem__(self, number):
+            if number == steps_before:
+                raise BoomError("on purpose")
+            x, y = tensors(5)
+            return x[:BATCH], y[:BATCH]
+
+    model = keras.Sequential([keras.Input((5,)), layers.Dense(3)])
+    compiled(model)
+    with pytest.raises(Exception, match="on purpose"):
+        fit(model, watch(), x=Broken())
 
 
 # --- faults of our own
@@ -297,22 +315,28 @@ def test_a_finding_that_the_users_function_cannot_take_is_said():
     ],
 )
 def test_a_fault_of_our_own_ends_the_watching_and_leaves_the_training(where, monkeypatch):
-    def trained(*callbacks):
-        keras.utils.set_random_seed(0)
-        model = compiled(mlp())
-        losses = fit(model, *callbacks, epochs=2).history["loss"]
-        return losses, variables(model), is_free(model)
-
-    plain = trained()
+    plain = trained_by_itself()
 
     def failing(*_, **__):
         raise BoomError("on purpose")
 
     monkeypatch.setattr(where, failing)
     callback = watch()
-    assert_same(trained(callback), plain)
+    assert_same(trained_with(callback), plain)
     assert any("on purpose" in limit for limit in callback.history.limits)
     assert any(found.code == "GW902" for found in callback.findings)
+
+
+def trained_with(*callbacks):
+    keras.utils.set_random_seed(0)
+    model = compiled(mlp())
+    losses = fit(model, *callbacks, epochs=2).history["loss"]
+    return losses, variables(model), is_free(model)
+
+
+@cache
+def trained_by_itself():
+    return trained_with()
 
 
 # --- wrong arguments

@@ -147,7 +147,7 @@ SCENARIOS = {
         marks=not_on_torch,
     ),
     "half": Scenario(lambda: compiled(half(), scaled(256.0))),
-    "overflow": Scenario(lambda: compiled(half(), scaled(2.0**24))),
+    "overflow": Scenario(lambda: compiled(half(), scaled(2.0**17))),
     "accumulation": Scenario(
         lambda: compiled(
             normalised(), optimizers.SGD(0.1, momentum=0.9, gradient_accumulation_steps=4)
@@ -187,8 +187,24 @@ CASES = [
 ]
 
 
+@pytest.fixture
+def as_written():
+    """TensorFlow computes what is written, as the other backends do.
+
+    Its arithmetic optimizer puts products into another order where nothing else reads them.
+    """
+    if BACKEND != "tensorflow":
+        yield
+        return
+    import tensorflow as tf
+
+    tf.config.optimizer.set_experimental_options({"arithmetic_optimization": False})
+    yield
+    tf.config.optimizer.set_experimental_options({"arithmetic_optimization": True})
+
+
 @pytest.mark.parametrize("scenario", CASES)
-def test_training_is_the_same_to_the_last_bit(scenario):
+def test_training_is_the_same_to_the_last_bit(scenario, as_written):
     alone, watched = train(scenario), train(scenario, watch())
     assert_same(watched.losses, alone.losses)
     assert_same(watched.variables, alone.variables)
@@ -202,11 +218,11 @@ def test_training_is_the_same_to_the_last_bit(scenario):
 def test_steps_that_overflow_are_counted_and_leave_the_weights_alone():
     callback = watch()
     trained = train(SCENARIOS["overflow"], callback)
-    scale = float(trained.model.optimizer.dynamic_scale.value)
-    assert 0 < callback.skipped_steps < 2 * STEPS
+    updates = int(trained.model.optimizer.inner_optimizer.iterations.value)
+    assert callback.skipped_steps == 2 * STEPS - updates
+    assert 0 < updates < 2 * STEPS
     assert callback.history[0].skipped
     assert np.nanmax(callback.history[0].update_ratio) == 0
-    assert scale < 2.0**24
     assert not callback.history[-1].skipped
 
 
@@ -232,3 +248,12 @@ def test_a_compiled_step_is_the_same_to_the_last_bit(monkeypatch):
     assert_same(watched.losses, alone.losses)
     assert_same(watched.variables, alone.variables)
     assert watched.callback.history.limits == ()
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="only TensorFlow puts products in order")
+def test_training_is_the_same_but_for_the_rounding_of_products_in_another_order():
+    scenario = SCENARIOS["cnn"]
+    alone, watched = train(scenario), train(scenario, watch())
+    np.testing.assert_allclose(watched.losses, alone.losses, rtol=1e-6)
+    for one, other in zip(watched.variables, alone.variables, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-7)
