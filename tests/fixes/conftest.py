@@ -1,4 +1,4 @@
-"""One thread: the nets are tiny, and several test processes share the machine."""
+"""One thread, for the nets are tiny and test processes share the machine; no mode is left on."""
 
 from __future__ import annotations
 
@@ -14,3 +14,10 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(autouse=True)
+def _no_anomaly_mode_left_on() -> Iterator[None]:
+    """The Keras snippet for a NaN turns PyTorch's anomaly mode on for good."""
+    yield
+    torch.autograd.set_detect_anomaly(False)
