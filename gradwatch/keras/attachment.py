@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from gradwatch.keras.figures import Layout, StepFigures
 from gradwatch.keras.optimizers import optimizers_of
-from gradwatch.keras.probe import Probe
+from gradwatch.keras.probe import Probe, state_of
 from gradwatch.keras.rows import Rows
 from gradwatch.schedule import Sample
 
@@ -241,17 +241,17 @@ class Attachment(ABC):
         It raises what the data raise, which are the user's, and nothing else.
         """
 
-    @abstractmethod
     def _state(self, arguments: Arguments) -> list[tuple[Any, Any]]:
         """(variable, value) of all that the coming step may read or write."""
+        return state_of(self.model)
 
-    @abstractmethod
     def _losses_before(self, arguments: Arguments) -> list[Any]:
         """Total and count of the loss before the coming step."""
+        return [variable.value for variable in self._totals]
 
-    @abstractmethod
     def _losses_after(self, outcome: Any) -> list[Any]:
         """Total and count of the loss after the step."""
+        return [variable.value for variable in self._totals]
 
     def _made(self) -> Any:
         """A training step that is traced with the taps in place."""

@@ -107,7 +107,9 @@ class JaxAttachment(Attachment):
         first = next(iterator)
         try:
             return self._original(longer, itertools.chain([first], iterator))
-        except Exception as error:  # noqa: BLE001 -- promise 2; a trace has changed nothing
+        except Exception as error:
+            if any(value.is_deleted() for value in state[0]):  # it has run, and not just traced
+                raise
             self._is_tapped = False
             self.lift()
             self._original = self._made()

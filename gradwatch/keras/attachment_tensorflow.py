@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from gradwatch.keras.attachment import Arguments, Attachment, Copy, Execution
 from gradwatch.keras.figures import StepFigures
-from gradwatch.keras.probe import Probe, state_of
+from gradwatch.keras.probe import Probe
 from gradwatch.keras.probe_tensorflow import TensorFlowProbe
 
 
@@ -130,15 +130,6 @@ class TensorFlowAttachment(Attachment):
         results = self._strategy.experimental_local_results
         batch = tf.nest.map_structure(lambda leaf: results(leaf)[0], batches[0])
         return batch, (_iterator_over(batches, iterator),)
-
-    def _state(self, arguments: Arguments) -> list[tuple[Any, Any]]:
-        return state_of(self.model)
-
-    def _losses_before(self, arguments: Arguments) -> list[Any]:
-        return [variable.value for variable in self._totals]
-
-    def _losses_after(self, outcome: Any) -> list[Any]:
-        return [variable.value for variable in self._totals]
 
 
 def _iterator_over(batches: list[Any], iterator: Any) -> Any:

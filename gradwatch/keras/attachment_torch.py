@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from gradwatch.keras.attachment import Arguments, Attachment, Copy, Execution
 from gradwatch.keras.figures import StepFigures
-from gradwatch.keras.probe import Probe, state_of
+from gradwatch.keras.probe import Probe
 from gradwatch.keras.probe_torch import TorchProbe
 
 
@@ -107,12 +107,3 @@ class TorchAttachment(Attachment):
 
     def _captured(self, arguments: Arguments) -> tuple[Any, Arguments]:
         return arguments[0][0], arguments
-
-    def _state(self, arguments: Arguments) -> list[tuple[Any, Any]]:
-        return state_of(self.model)
-
-    def _losses_before(self, arguments: Arguments) -> list[Any]:
-        return [variable.value for variable in self._totals]
-
-    def _losses_after(self, outcome: Any) -> list[Any]:
-        return [variable.value for variable in self._totals]

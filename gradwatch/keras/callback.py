@@ -130,7 +130,7 @@ class GradWatch(keras.callbacks.Callback):  # type: ignore[misc] # Keras ships n
             self._watcher.resume(self._reopened_sinks())
         self._watched = weakref.ref(model)
         for sentence in limits_of(model):
-            self._session.degrade(sentence)
+            self._session.leave_out_signals(sentence)
         try:
             self._attach(model)
         except Exception as error:  # noqa: BLE001 -- promise 2: a fault never breaks a run

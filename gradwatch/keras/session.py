@@ -259,8 +259,10 @@ class Session:
         self.is_finished = True
         self._watcher.finish(self.step)
 
-    def degrade(self, limit: str) -> None:
-        """Note what is not observed, and why."""
+    def leave_out_signals(self, limit: str) -> None:
+        """Observe parameters only, for the reason that the limit gives."""
+        self._observes_signals = self.wants_batch = False
+        self._schedule.leave_out_signals()
         self._watcher.degrade(limit)
 
     def _close(self) -> None:

@@ -8,11 +8,11 @@ import keras
 
 from gradwatch.errors import GradwatchError
 
-OLDEST = (3, 10)
-"""Oldest minor version of Keras that has been run."""
+OLDEST = (3, 12)
+"""Oldest minor version of Keras with which a net was watched on all three backends."""
 
 NEWEST = (3, 15)
-"""Newest minor version of Keras that has been run."""
+"""The minor version of Keras that all tests run with."""
 
 BACKENDS = ("tensorflow", "jax", "torch")
 
@@ -29,10 +29,10 @@ def check_versions(version: str = keras.__version__, backend: str | None = None)
     """
     backend = keras.backend.backend() if backend is None else backend
     minor = tuple(int(part) for part in version.split(".")[:2])
-    tested = f"{'.'.join(map(str, OLDEST))} to {'.'.join(map(str, NEWEST))}"
+    known = f"{'.'.join(map(str, OLDEST))} to {'.'.join(map(str, NEWEST))}"
     if minor < OLDEST:
         raise GradwatchError(
-            f"Keras {version} is older than gradwatch.keras can watch (tested: {tested}): "
+            f"Keras {version} is older than gradwatch.keras can watch ({known}): "
             'pip install -U "keras>=' + ".".join(map(str, OLDEST)) + '"'
         )
     if backend not in BACKENDS:
@@ -42,7 +42,7 @@ def check_versions(version: str = keras.__version__, backend: str | None = None)
         )
     if minor > NEWEST:
         warnings.warn(
-            f"gradwatch.keras was tested with Keras {tested}, not with {version}; it reads parts "
-            "of Keras that may have changed. Training is not affected.",
+            f"gradwatch.keras is made for Keras {known}, and was never run with {version}; it "
+            "reads parts of Keras that may have changed. Training is not affected.",
             stacklevel=3,
         )
