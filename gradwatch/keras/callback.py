@@ -140,6 +140,7 @@ class GradWatch(keras.callbacks.Callback):  # type: ignore[misc] # Keras ships n
         """Write what was held, which now stands between two progress bars."""
         self._release()
         self._count_steps(self.model.optimizer)
+        self._session.expect(self.params.get("steps"))
         if self._by_epoch:
             self._session.observe_next()
 

@@ -14,6 +14,7 @@ from keras import ops
 from numpy.typing import NDArray
 
 from gradwatch.keras.optimizers import decay_shares, is_update_step, loss_scale_of, used_gradients
+from gradwatch.keras.tensor_norms import Stretches, norm, norms
 from gradwatch.sampling import SAMPLE_ELEMENTS, sampling_stride
 
 COLUMNS = ("grad_norm", "weight_norm", "before_norm", "rest_norm", "shrink")
@@ -124,7 +125,7 @@ class StepFigures:
         self._variables: list[Any] = []
         self._before: Any = None
         self._sampled: Any = None
-        """Copies of the samples before the step, one after the other."""
+        """Copies of the samples before the step, one after the other, shape (elements,)."""
         self._scale: Any = None
 
     def before(self, gradients: Sequence[Any], variables: Sequence[Any]) -> None:
@@ -144,6 +145,8 @@ class StepFigures:
             self._layout.without_gradient.discard(place)
             if gradient is None:
                 self._layout.without_gradient.add(place)
+        if not known:
+            self._wanted = False
         if self._wanted is not False:
             self._wanted = ops.logical_and(self._wanted, is_update_step(self._optimizer))
         self._scale = loss_scale_of(self._optimizer)
@@ -162,32 +165,37 @@ class StepFigures:
         return otherwise() if self._wanted is False else ops.cond(self._wanted, read, otherwise)
 
     def _read_before(self, given: list[Any]) -> Any:
-        """Gradient and decay of each variable, shape (variables, 2)."""
+        """Gradient and decay of each variable, shape (2, variables)."""
         used = used_gradients(self._optimizer, given, self._variables)
         decay = decay_shares(self._optimizer, self._variables)
-        table = [
-            (np.float32(np.nan) if gradient is None else norm(gradient), share)
-            for gradient, share in zip(used, decay, strict=True)
-        ]
-        return ops.stack([ops.stack([ops.cast(one, "float32") for one in row]) for row in table])
+        missing = np.asarray([gradient is None for gradient in used])
+        unknown = ops.zeros((1,), "float32")
+        sizes = norms([unknown if gradient is None else gradient for gradient in used])
+        shares = ops.stack([ops.cast(share, "float32") for share in decay])
+        return ops.stack([ops.where(missing, np.float32(np.nan), sizes), shares])
 
     def _nothing_before(self) -> Any:
-        return ops.zeros((len(self._places), 2), "float32")
+        return ops.zeros((2, len(self._places)), "float32")
 
     def _read_after(self) -> Any:
-        rows = list(ops.unstack(self._table(), num=len(self._layout.watched)))
-        start = 0
-        for number, (place, later) in enumerate(zip(self._places, self._samples(), strict=True)):
-            watched = self._layout.watched[place]
-            earlier = self._sampled[start : start + watched.sampled]
-            start += watched.sampled
-            before, after = norm(earlier), norm(later)
-            weight = _before_step(norm(watched.variable.value), before, after, watched)
-            grad, most = self._before[number, 0], self._before[number, 1]
-            rest, shrink = _apart_from_decay(earlier, later - earlier, before, most)
-            figures = ops.stack([grad, weight, before, rest, shrink])
-            rows[place] = ops.where(ops.isfinite(figures), figures, np.float32(np.inf))
-        return ops.reshape(ops.stack(rows), (-1,))
+        watched = [self._layout.watched[place] for place in self._places]
+        stretches = Stretches([entry.sampled for entry in watched])
+        later = ops.concatenate(self._samples())
+        before, after = stretches.norms(self._sampled), stretches.norms(later)
+        weight = norms([variable.value for variable in self._variables])
+        grad, most = self._before[0], self._before[1]
+        rest, shrink = _apart_from_decay(self._sampled, later, stretches, before, most)
+        weight = _before_step(weight, before, after, watched)
+        figures = ops.stack([grad, weight, before, rest, shrink], axis=1)
+        figures = ops.where(ops.isfinite(figures), figures, np.float32(np.inf))
+        return ops.reshape(self._placed(figures), (-1,))
+
+    def _placed(self, figures: Any) -> Any:
+        """The table of all variables with the figures of those that were given now."""
+        known = len(self._layout.watched)
+        rows = np.arange(known, dtype=np.int32)
+        rows[self._places] = known + np.arange(len(self._places), dtype=np.int32)
+        return ops.take(ops.concatenate([self._table(), figures]), rows, axis=0)
 
     def _samples(self) -> list[Any]:
         return [
@@ -229,47 +237,41 @@ class StepFigures:
         return ops.stack([observed, skipped, nonfinite, peak, steps])
 
 
-def _before_step(weight: Any, before: Any, after: Any, watched: Watched) -> Any:
-    """Norm of a variable before the step, from that after it and those of its sample.
+def _before_step(weight: Any, before: Any, after: Any, watched: Sequence[Watched]) -> Any:
+    """Norms of variables before the step, from those after it and those of their samples.
 
     Exact for a variable that is its own sample, and within the sample's error of the update for
     others; where the step has left nothing to scale, the sample alone tells.
+
+    Args:
+        weight: Norms of the variables after the step, shape (variables,), as the other two.
+        before: Norms of their samples before it.
+        after: Norms of their samples after it.
+        watched: The variables.
     """
     known = ops.logical_and(after > 0, ops.isfinite(after))
-    unit = ops.ones_like(after)
-    whole = before * math.sqrt(watched.size / watched.sampled)
-    return ops.where(known, weight / ops.where(known, after, unit) * before, whole)
+    growths = [math.sqrt(entry.size / entry.sampled) for entry in watched]
+    whole = before * ops.convert_to_tensor(growths, "float32")
+    return ops.where(known, weight / ops.where(known, after, ops.ones_like(after)) * before, whole)
 
 
-def _apart_from_decay(earlier: Any, moved: Any, before: Any, most: Any) -> tuple[Any, Any]:
-    """(norm of a step beside weight decay, share of the weights that decay took off).
+def _apart_from_decay(
+    earlier: Any, later: Any, stretches: Stretches, before: Any, most: Any
+) -> tuple[Any, Any]:
+    """(norms of a step beside weight decay, shares of the weights that decay took off).
 
     What of the step points along -W is decay, as far as the optimizer's can explain it. The rest is
     taken element by element: from the norms alone, rounding would be larger than a small update.
 
     Args:
-        earlier: Weights before the step, shape (n,).
-        moved: What the step added to them.
-        before: Norm of `earlier`.
-        most: Largest share that weight decay alone takes off.
+        earlier: Weights before the step, shape (elements,).
+        later: Weights after it.
+        stretches: The variables among the elements.
+        before: Norms of the variables in `earlier`, shape (variables,).
+        most: Largest shares that weight decay alone takes off, shape (variables,).
     """
+    moved = later - earlier
     size = ops.where(before > 0, before, ops.ones_like(before))
-    along = -ops.sum(earlier / size * moved) / size
+    along = -stretches.sums(earlier / stretches.spread(size) * moved) / size
     shrink = ops.minimum(ops.maximum(along, 0.0), most)
-    return norm(moved + shrink * earlier), shrink
-
-
-def norm(values: Any) -> Any:
-    """L2 norm of a tensor, float32, with no square that under- or overflows.
-
-    Args:
-        values: Any shape and real type.
-
-    Returns:
-        Shape (); infinite or NaN where the values are.
-    """
-    values = ops.reshape(ops.cast(values, "float32"), (-1,))
-    largest = ops.max(ops.abs(values))
-    usable = ops.logical_and(largest > 0, ops.isfinite(largest))
-    unit = ops.where(usable, largest, ops.ones_like(largest))
-    return unit * ops.sqrt(ops.sum(ops.square(values / unit)))
+    return stretches.norms(moved + stretches.spread(shrink) * earlier), shrink

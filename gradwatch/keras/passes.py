@@ -20,12 +20,12 @@ from keras import ops, tree
 
 from gradwatch.keras.activation_calls import ActivationCall, ActivationCalls
 from gradwatch.keras.activations import activation_name
-from gradwatch.keras.figures import norm
 from gradwatch.keras.layer_tree import WHOLE
 from gradwatch.keras.patches import functions_replaced, operations_of, replaced
 from gradwatch.keras.recording import NO_ROW, Key, Recorder, Tracer, floating
 from gradwatch.keras.rows import Rows, unit_axis
 from gradwatch.keras.spread import direction_spread, logit_misfit_ratio, logits_of
+from gradwatch.keras.tensor_norms import norm
 
 __all__ = ["NO_ROW", "OUTPUTS_APART", "Call", "Key", "Pass", "Wiring"]
 

@@ -16,10 +16,10 @@ from keras import ops, tree
 from numpy.typing import NDArray
 
 from gradwatch.keras.fans import TORCH_MODULE
-from gradwatch.keras.figures import norm
 from gradwatch.keras.optimizers import optimizers_of
 from gradwatch.keras.passes import Key, Pass, Wiring
 from gradwatch.keras.rows import Row, Rows
+from gradwatch.keras.tensor_norms import norm
 from gradwatch.sampling import sampling_stride
 
 MOST_EXAMPLES = 64

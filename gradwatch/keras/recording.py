@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol
 import keras
 from keras import ops, tree
 
-from gradwatch.keras.figures import norm
+from gradwatch.keras.tensor_norms import norm
 
 NO_ROW = -1
 """Row of an activation that no layer comes before, as of one on the inputs."""

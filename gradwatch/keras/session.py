@@ -95,6 +95,7 @@ class Session:
         self._probe_seconds = 0.0
         self._peak = 0.0
         self._micro_steps = 0
+        self._epoch_end: int | None = None
         self._accumulation = 1
         self.is_finished = False
         """Whether the end was judged, until it is attached anew."""
@@ -141,6 +142,10 @@ class Session:
         self.step = max(known, steps)
         self._micro_steps = micro_steps
 
+    def expect(self, batches: int | None) -> None:
+        """Learn after how many batches from here the epoch ends, None where nobody knows."""
+        self._epoch_end = None if batches is None else self._micro_steps + batches
+
     @property
     def _last_step(self) -> int:
         history = self._watcher.history
@@ -155,13 +160,18 @@ class Session:
         self._judge()
         self._close()
         before = self._micro_steps // self._accumulation
-        self._micro_steps += span
+        self._micro_steps += self._batches_of(span)
         steps = self._micro_steps // self._accumulation - before
         self._clock = _Clock(opened=time.perf_counter(), steps=steps)
         self._sample = self._planned(steps)
         if self._sample is Sample.SIGNALS and self._probe is None:
             self._sample = Sample.PARAMETERS
         return self._sample
+
+    def _batches_of(self, span: int) -> int:
+        """Batches of the coming execution: the last of an epoch may find fewer than its span."""
+        left = span if self._epoch_end is None else self._epoch_end - self._micro_steps
+        return min(span, left) if left > 0 else span
 
     def _planned(self, steps: int) -> Sample:
         if not steps:

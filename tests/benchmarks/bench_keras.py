@@ -30,6 +30,8 @@ import gradwatch.keras
 EPOCH = 100
 """Steps of an epoch."""
 
+PROGRESS = Console(stderr=True, width=140)
+
 
 @dataclass(frozen=True)
 class Net:
@@ -68,7 +70,7 @@ def convolutional() -> Any:
     """Convolutions with batch normalisation, on small images."""
     blocks = [
         layer
-        for filters in (32, 32, 64, 64)
+        for filters in (16, 16, 32, 32)
         for layer in (
             layers.Conv2D(filters, 3, padding="same", kernel_initializer="he_normal"),
             layers.BatchNormalization(),
@@ -82,27 +84,27 @@ def convolutional() -> Any:
 def perceptron() -> Any:
     """Twenty dense layers."""
     hidden = [
-        layers.Dense(512, activation="relu", kernel_initializer="he_normal") for _ in range(19)
+        layers.Dense(256, activation="relu", kernel_initializer="he_normal") for _ in range(19)
     ]
-    return keras.Sequential([keras.Input((512,)), *hidden, layers.Dense(10)])
+    return keras.Sequential([keras.Input((256,)), *hidden, layers.Dense(10)])
 
 
 def transformer() -> Any:
     """Four pre-norm transformer blocks."""
-    inputs = hidden = keras.Input((32, 128))
+    inputs = hidden = keras.Input((32, 64))
     for _ in range(4):
         normed = layers.LayerNormalization()(hidden)
-        hidden = hidden + layers.MultiHeadAttention(4, 32)(normed, normed)
-        feed = layers.Dense(512, activation="gelu")(layers.LayerNormalization()(hidden))
-        hidden = hidden + layers.Dense(128)(feed)
+        hidden = hidden + layers.MultiHeadAttention(4, 16)(normed, normed)
+        feed = layers.Dense(256, activation="gelu")(layers.LayerNormalization()(hidden))
+        hidden = hidden + layers.Dense(64)(feed)
     outputs = layers.Dense(10)(layers.GlobalAveragePooling1D()(hidden))
     return keras.Model(inputs, outputs)
 
 
 NETS = (
-    Net("CNN", convolutional, (16, 16, 3), 64),
-    Net("20-layer MLP", perceptron, (512,), 256),
-    Net("transformer", transformer, (32, 128), 32),
+    Net("CNN", convolutional, (16, 16, 3), 32),
+    Net("20-layer MLP", perceptron, (256,), 256),
+    Net("transformer", transformer, (32, 64), 16),
 )
 
 
@@ -157,12 +159,13 @@ def measure(net: Net, rounds: int, epochs: int) -> list[str]:
     settled: dict[str, list[float]] = {name: [] for name in VARIANTS}
     shares = []
     for order in itertools.islice(orders, rounds):
-        seconds = {}
+        seconds: dict[str, tuple[float, float]] = {}
         for name in order:
             callbacks = VARIANTS[name]()
             seconds[name] = train(net, callbacks, epochs)
             if name == "gradwatch":
                 shares.append(callbacks[0].report().overhead.share)
+        PROGRESS.print(net.name, seconds)
         for name, (of_all, of_epoch) in seconds.items():
             whole[name].append(of_all / seconds["plain"][0])
             settled[name].append(of_epoch / seconds["plain"][1])
