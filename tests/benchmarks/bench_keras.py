@@ -5,7 +5,9 @@ takes about ten minutes. Each round trains the same net three times, in changing
 `GradWatch` at its defaults, and with `keras.callbacks.TensorBoard(histogram_freq=1)`. Two ratios to
 the plain training of the same round are shown, each as the median over the rounds with the
 smallest and the largest: of the whole training, compilation included, and of the median epoch once
-the early samples are over. What GradWatch itself says that it took stands beside them.
+the early samples are over. Both are ratios of the processor time of the process, which other
+programs on the machine disturb little; the step beside them is by the clock. What GradWatch itself
+says that it took stands last.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -51,19 +53,22 @@ class Net:
 
 
 class Epochs(keras.callbacks.Callback):
-    """Seconds of every epoch."""
+    """Seconds of every epoch, of the processor and by the clock."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.seconds: list[float] = []
+        self.processor: list[float] = []
+        self.clock: list[float] = []
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        """Start the clock."""
-        self._began = time.perf_counter()
+        """Start the clocks."""
+        self._began = time.process_time(), time.perf_counter()
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        """Stop it."""
-        self.seconds.append(time.perf_counter() - self._began)
+        """Stop them."""
+        processor, clock = self._began
+        self.processor.append(time.process_time() - processor)
+        self.clock.append(time.perf_counter() - clock)
 
 
 def convolutional() -> Any:
@@ -130,8 +135,22 @@ VARIANTS: dict[str, Callable[[], list[Any]]] = {
 }
 
 
-def train(net: Net, callbacks: list[Any], epochs: int) -> tuple[float, float]:
-    """(seconds of the whole training, of its median epoch in the second half)."""
+class Seconds(NamedTuple):
+    """What a training took.
+
+    Args:
+        whole: Processor time of all of it.
+        settled: Processor time of the median epoch in its second half.
+        clock: The same epoch by the clock.
+    """
+
+    whole: float
+    settled: float
+    clock: float
+
+
+def train(net: Net, callbacks: list[Any], epochs: int) -> Seconds:
+    """Seconds of a training from fresh weights."""
     keras.utils.set_random_seed(0)
     generator = np.random.default_rng(0)
     count = net.batch * EPOCH
@@ -140,11 +159,14 @@ def train(net: Net, callbacks: list[Any], epochs: int) -> tuple[float, float]:
     model = net.model()
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(keras.optimizers.Adam(1e-3), loss)
-    clock = Epochs()
-    began = time.perf_counter()
-    model.fit(x, y, batch_size=net.batch, epochs=epochs, verbose=0, callbacks=[*callbacks, clock])
-    whole = time.perf_counter() - began
-    return whole, statistics.median(clock.seconds[epochs // 2 :])
+    clocks = Epochs()
+    began = time.process_time()
+    model.fit(x, y, batch_size=net.batch, epochs=epochs, verbose=0, callbacks=[*callbacks, clocks])
+    whole = time.process_time() - began
+    later = slice(epochs // 2, None)
+    return Seconds(
+        whole, statistics.median(clocks.processor[later]), statistics.median(clocks.clock[later])
+    )
 
 
 def spread(ratios: list[float]) -> str:
@@ -159,17 +181,17 @@ def measure(net: Net, rounds: int, epochs: int) -> list[str]:
     settled: dict[str, list[float]] = {name: [] for name in VARIANTS}
     shares = []
     for order in itertools.islice(orders, rounds):
-        seconds: dict[str, tuple[float, float]] = {}
+        seconds: dict[str, Seconds] = {}
         for name in order:
             callbacks = VARIANTS[name]()
             seconds[name] = train(net, callbacks, epochs)
             if name == "gradwatch":
                 shares.append(callbacks[0].report().overhead.share)
         PROGRESS.print(net.name, seconds)
-        for name, (of_all, of_epoch) in seconds.items():
-            whole[name].append(of_all / seconds["plain"][0])
-            settled[name].append(of_epoch / seconds["plain"][1])
-        step = 1e3 * seconds["plain"][1] / EPOCH
+        for name, of in seconds.items():
+            whole[name].append(of.whole / seconds["plain"].whole)
+            settled[name].append(of.settled / seconds["plain"].settled)
+        step = 1e3 * seconds["plain"].clock / EPOCH
     return [
         net.name,
         f"{step:.1f} ms",
