@@ -139,7 +139,10 @@ class GradWatch(keras.callbacks.Callback):  # type: ignore[misc] # Keras ships n
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Write what was held, which now stands between two progress bars."""
         self._release()
-        self._count_steps(self.model.optimizer)
+        try:
+            self._count_steps(self.model.optimizer)
+        except Exception as error:  # noqa: BLE001 -- promise 2: a fault never breaks a run
+            self._session.fault(error)
         self._session.expect(self.params.get("steps"))
         if self._by_epoch:
             self._session.observe_next()
@@ -169,7 +172,7 @@ class GradWatch(keras.callbacks.Callback):  # type: ignore[misc] # Keras ships n
     def _count_steps(self, optimizer: Any) -> None:
         """Learn how many steps the optimizer has made, where it can tell."""
         if optimizer is not None and optimizer.built:
-            micro_steps = int(keras.ops.convert_to_tensor(leaves(optimizer)[0]._iterations))
+            micro_steps = int(keras.ops.convert_to_numpy(leaves(optimizer)[0]._iterations))
             self._session.begin_epoch(micro_steps // accumulation_of(optimizer), micro_steps)
 
     def _is_of_this_training(self, attachment: Attachment) -> bool:
