@@ -1,4 +1,4 @@
-"""The command `gradwatch`: demo, rules, explain, report."""
+"""The command `gradwatch`: demo, rules, explain, report, compare."""
 
 from __future__ import annotations
 
@@ -77,6 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     explain.add_argument("rule", help="code or name, for example GW101 or vanishing-gradient")
     explain.set_defaults(command=_explain)
     _add_report(commands)
+    _add_compare(commands)
     return parser
 
 
@@ -101,7 +102,35 @@ def _add_report(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         "--rules", metavar="CODES", help="rules to report, for example GW101,GW201; all by default"
     )
     report.add_argument("--json", action="store_true", help="one JSON document, for scripts")
+    report.add_argument(
+        "--html",
+        metavar="FILE",
+        type=Path,
+        help="write a page with heatmaps too, one file that opens without a server",
+    )
     report.set_defaults(command=_report)
+
+
+def _add_compare(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    compare = commands.add_parser(
+        "compare",
+        help="where two stored runs diverge",
+        description="Finds the first step and layer at which one stored run leaves another.",
+        epilog="Exit status: 0 if the runs were compared, 2 if one could not be read or an "
+        "argument cannot be used.",
+    )
+    for run, meaning in (("RUN_A", "the run to hold the other against"), ("RUN_B", "the other")):
+        compare.add_argument(
+            run.lower(), metavar=run, type=Path, help=f"{meaning}: its directory, or its log_dir"
+        )
+    compare.add_argument(
+        "--statistic",
+        metavar="NAME",
+        help="what to compare by, for example update_ratio; by default the backward signal "
+        "(output_grad_norm), or grad_norm where a run has none",
+    )
+    compare.add_argument("--json", action="store_true", help="one JSON document, for scripts")
+    compare.set_defaults(command=_compare)
 
 
 def _add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -177,5 +206,13 @@ def _report(arguments: argparse.Namespace, console: Console) -> int:
         rules=rules_with(arguments.settings),
         codes=None if arguments.rules is None else codes_of(arguments.rules),
         as_json=arguments.json,
+        html=arguments.html,
     )
     return command.run(arguments.log_dir, console)
+
+
+def _compare(arguments: argparse.Namespace, console: Console) -> int:
+    from gradwatch.compare_command import CompareCommand
+
+    command = CompareCommand(statistic=arguments.statistic, as_json=arguments.json)
+    return command.run(arguments.run_a, arguments.run_b, console)

@@ -27,6 +27,7 @@ FOREIGN = (
 
 OUTSIDE_CORE = (
     "cli.py",
+    "compare_command.py",
     "console.py",
     "demo",
     "keras",
@@ -34,6 +35,7 @@ OUTSIDE_CORE = (
     "report.py",
     "report_command.py",
     "rule_pages.py",
+    "tab",
     "tensorboard",
     "terminal.py",
     "torch",

@@ -174,6 +174,35 @@ class Chunk:
             limits=self.header.limits,
         )
 
+    def statistic(self, name: str) -> FloatArray:
+        """One statistic of the snapshots that are kept, without unpacking the others.
+
+        Args:
+            name: One of `STATISTICS`.
+
+        Returns:
+            Shape (kept, layers); NaN throughout if the writer did not know it.
+        """
+        figures = np.full((self.kept, len(self.rows.layers)), np.nan, dtype=np.float32)
+        if name not in self.rows.statistics:
+            return figures
+        row, bits = self.rows.statistics.index(name), figures.view(np.uint32)
+        uneven = self.uneven[: self.kept]
+        taken = uneven[:, row]
+        bits[taken] = self.uneven_bits[_set_before(uneven, row)[taken]]
+        bits[~taken] = self.even_bits[_set_before(~uneven, row)[~taken]]
+        return figures
+
+    def observed(self) -> frozenset[str]:
+        """Names of the statistics that any layer has in any of the snapshots that are kept."""
+        seen = np.empty(self.uneven.shape, dtype=np.bool_)
+        seen[~self.uneven] = _any_observed(self.even_bits)
+        seen[self.uneven] = _any_observed(self.uneven_bits)
+        flags = np.asarray(seen[: self.kept].any(axis=0))
+        return frozenset(
+            name for name, flag in zip(self.rows.statistics, flags, strict=True) if flag
+        )
+
     def _packed(self) -> FloatArray:
         count, stored_count = len(self.steps), len(self.rows.statistics)
         rows = {name: row for row, name in enumerate(self.rows.statistics)}
@@ -254,6 +283,19 @@ class _Columns:
                 f"its {len(self._body):,} bytes are more than the {self._offset:,} that its header "
                 "calls for"
             )
+
+
+def _set_before(flags: Flags, column: int) -> NDArray[np.intp]:
+    """For each row, how many flags are set before its entry of a column, row after row."""
+    set_in_row = flags.sum(axis=1, dtype=np.intp)
+    return np.asarray(
+        np.cumsum(set_in_row) - set_in_row + flags[:, :column].sum(axis=1, dtype=np.intp)
+    )
+
+
+def _any_observed(bits: Bits) -> Flags:
+    """Whether any number of a row is not NaN, shape (rows,)."""
+    return np.asarray((~np.isnan(bits.view(np.float32))).any(axis=1))
 
 
 def _column(entries: Sequence[object], dtype: DTypeLike) -> bytes:

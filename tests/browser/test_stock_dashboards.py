@@ -1,12 +1,8 @@
 """TensorBoard's own dashboards in a real browser: what a user sees without installing a plugin."""
 
-import shutil
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-from selenium import webdriver
-from selenium.webdriver.chrome.service import Service
 
 from gradwatch.tensorboard.scalars import CHARTS
 
@@ -19,53 +15,9 @@ from ..tensorboard.builders import (
     write_training,
 )
 from ..tensorboard.server import TensorBoard, running, wait_until
+from .driving import ACTS_IF_RUN, elements, needs_browser, shows, visit
 
-CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-
-pytestmark = pytest.mark.skipif(
-    not (CHROMIUM and DRIVER), reason="needs the programs chromium and chromedriver"
-)
-
-FLAGS = (
-    "--headless=new",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--window-size=1500,1400",
-)
-
-ACTS_IF_RUN = "<img src=x onerror=\"document.title='attacked'\">"
-
-PAGE = """
-const found = [];
-const walk = (node) => {
-  if (node.shadowRoot) walk(node.shadowRoot);
-  for (const child of node.childNodes) {
-    if (child.nodeType === Node.TEXT_NODE && child.textContent.trim()) {
-      const parent = child.parentElement;
-      if (!parent || !['STYLE', 'SCRIPT'].includes(parent.tagName)) found.push(child.textContent);
-    } else walk(child);
-  }
-};
-walk(document.body);
-return found.join('\\n');
-"""
-"""All text of the page; TensorBoard's older dashboards keep theirs in shadow roots."""
-
-ELEMENTS = """
-const found = [];
-const walk = (node) => {
-  found.push(...node.querySelectorAll(arguments[0]));
-  for (const child of node.querySelectorAll('*')) if (child.shadowRoot) walk(child.shadowRoot);
-};
-walk(document);
-return found.map((element) => element.textContent);
-"""
-"""Text of every element that a selector fits, in shadow roots too."""
+pytestmark = needs_browser
 
 
 @pytest.fixture(scope="module")
@@ -80,39 +32,6 @@ def server(tmp_path_factory) -> Iterator[TensorBoard]:
     with running(log_dir, load_fast=True) as server:
         wait_until(lambda: len(server.get("runs")) == 3)
         yield server
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory) -> Iterator[webdriver.Chrome]:
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    profile: Path = tmp_path_factory.mktemp("profile")
-    for flag in (*FLAGS, f"--user-data-dir={profile}"):
-        options.add_argument(flag)
-    browser = webdriver.Chrome(options=options, service=Service(DRIVER))
-    yield browser
-    browser.quit()
-
-
-def visit(browser: webdriver.Chrome, server: TensorBoard, dashboard: str) -> None:
-    """Load a dashboard into an empty page; a new fragment alone would keep the old elements."""
-    browser.get("about:blank")
-    browser.get(f"{server.address}/#{dashboard}")
-
-
-def shows(browser: webdriver.Chrome, *wanted: str) -> list[str]:
-    """Those of the wanted texts that the page does not come to show."""
-
-    def missing() -> list[str]:
-        page = browser.execute_script(PAGE)
-        return [text for text in wanted if text not in page]
-
-    wait_until(lambda: not missing(), seconds=20)
-    return missing()
-
-
-def elements(browser: webdriver.Chrome, selector: str) -> list[str]:
-    return browser.execute_script(ELEMENTS, selector)
 
 
 def test_time_series_shows_a_card_for_each_curve(server, browser):

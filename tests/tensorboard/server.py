@@ -53,22 +53,24 @@ class TensorBoard:
 
 
 @contextmanager
-def running(log_dir: Path, *, load_fast: bool) -> Iterator[TensorBoard]:
+def running(log_dir: Path, *, load_fast: bool, path_prefix: str = "") -> Iterator[TensorBoard]:
     """A TensorBoard that has found the runs in a directory.
 
     Args:
         log_dir: The directory.
         load_fast: Whether the data server in Rust reads the event files, else the Python loader.
+        path_prefix: As `tensorboard --path_prefix`.
     """
     command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(log_dir), "--port", "0"]
     command += [f"--load_fast={str(load_fast).lower()}", "--reload_interval", "1"]
+    command += ["--path_prefix", path_prefix] if path_prefix else []
     log = log_dir.with_name(f"{log_dir.name}.tensorboard.log")
     with (
         log.open("w") as output,
         subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT) as process,
     ):
         try:
-            server = TensorBoard(_address(process, log))
+            server = TensorBoard(_address(process, log) + path_prefix)
             wait_until(lambda: server.get("runs"))
             yield server
         finally:

@@ -185,3 +185,41 @@ def test_a_chunk_holds_later_steps_of_the_same_rows_and_limits(changes, expected
 
 def test_anything_fits_an_empty_chunk():
     assert fits(usual_snapshot(chain(1), 0), [])
+
+
+def later_chunk(*, steps, seed=0, layer_count=3):
+    layers = chain(layer_count)
+    header, body = encode_chunk(random_run(layers, steps, seed=seed), session="s", rows="r")
+    return decode_chunk(decode_header(header), body, Rows(layers))
+
+
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    layer_count=st.integers(0, 5),
+    kept=st.integers(1, 6),
+    name=st.sampled_from([statistic.name for statistic in STATISTICS]),
+)
+def test_one_statistic_is_what_all_of_them_unpacked_have(seed, layer_count, kept, name):
+    chunk = later_chunk(steps=range(6), seed=seed, layer_count=layer_count).before(kept)
+    found = chunk.statistic(name)
+    assert found.shape == (kept, layer_count)
+    assert found.tobytes() == np.ascontiguousarray(chunk.samples().statistic(name)).tobytes()
+
+
+def test_one_statistic_that_the_writer_did_not_know_is_not_observed():
+    layers = chain(2)
+    header, body = encode_chunk([usual_snapshot(layers, 0)], session="s", rows="r")
+    renamed = tuple(f"of_the_future_{statistic.name}" for statistic in STATISTICS)
+    chunk = decode_chunk(decode_header(header), body, Rows(layers, renamed))
+    assert np.isnan(chunk.statistic("grad_norm")).all()
+
+
+@given(seed=st.integers(0, 2**32 - 1), kept=st.integers(1, 4))
+def test_a_statistic_is_observed_where_any_number_of_it_is(seed, kept):
+    chunk = later_chunk(steps=range(4), seed=seed, layer_count=2).before(kept)
+    samples = chunk.samples()
+    assert chunk.observed() == {
+        statistic.name
+        for statistic in STATISTICS
+        if not np.isnan(samples.statistic(statistic.name)).all()
+    }

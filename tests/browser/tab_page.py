@@ -1,0 +1,160 @@
+"""The GradWatch tab as a user sees it: its frame in TensorBoard, its controls, its colours."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from selenium import webdriver
+from selenium.webdriver.common.by import By
+from selenium.webdriver.remote.webelement import WebElement
+from selenium.webdriver.support.ui import Select
+
+from ..tensorboard.server import TensorBoard, wait_until
+from .driving import visit
+
+SECONDS = 20
+
+CELLS = """
+const canvas = document.querySelectorAll(".gw-cells")[0];
+const [lines, columns, left, below] = arguments;
+const ratio = window.devicePixelRatio;
+const high = (canvas.height / ratio - below) / lines;
+const wide = (canvas.width / ratio - left) / columns;
+const context = canvas.getContext("2d");
+const at = (x, y) => [...context.getImageData(x * ratio, y * ratio, 1, 1).data].slice(0, 3);
+return Array.from({length: lines}, (_, line) => Array.from({length: columns}, (_, column) =>
+  at(left + (column + 0.5) * wide, (line + 0.5) * high)));
+"""
+"""Colour at the middle of each cell of the first heatmap."""
+
+LEGEND = """
+const bar = document.querySelector(".gw-legend-bar");
+const box = bar.getBoundingClientRect();
+const pixels = bar.getContext("2d").getImageData(0, 0, bar.width, 1).data;
+return {
+  colours: Array.from({length: bar.width}, (_, x) => [...pixels.slice(4 * x, 4 * x + 3)]),
+  ticks: [...document.querySelectorAll(".gw-legend-ticks span")].map((label) => {
+    const at = label.getBoundingClientRect();
+    return [Number(label.textContent), ((at.left + at.right) / 2 - box.left) / box.width];
+  }),
+  kinds: Object.fromEntries([...document.querySelectorAll(".gw-legend-kinds li")].map((entry) => [
+    entry.textContent,
+    getComputedStyle(entry.querySelector("span")).backgroundColor.match(/\\d+/g).map(Number),
+  ])),
+};
+"""
+"""Colours of the bar from left to right, its numbers with their places, colours of the kinds."""
+
+LEFT, BELOW = 168, 40
+"""Room of a heatmap's labels beside and below its cells, CSS pixels."""
+
+Colour = list[int]
+
+
+@dataclass(frozen=True)
+class Legend:
+    """The legend of a statistic whose levels are drawn by their log10.
+
+    Args:
+        colours: Those of the bar, from left to right.
+        ticks: Number below the bar → its place, 0 at the left end and 1 at the right.
+        kinds: What else a cell can be, in words → its colour.
+    """
+
+    colours: list[Colour]
+    ticks: dict[float, float]
+    kinds: dict[str, Colour]
+
+    def colour_of(self, level: float) -> Colour:
+        """The colour of a log10, read off the bar between its numbers."""
+        levels = np.log10(list(self.ticks))
+        slope, start = np.polyfit(levels, list(self.ticks.values()), 1)
+        return self.colours[round((start + slope * level) * (len(self.colours) - 1))]
+
+
+class Tab:
+    """The tab of a TensorBoard in a browser.
+
+    Args:
+        browser: The browser.
+        server: The TensorBoard.
+    """
+
+    def __init__(self, browser: webdriver.Chrome, server: TensorBoard) -> None:
+        self.browser = browser
+        self.server = server
+
+    def open(self) -> Tab:
+        """Load the tab as for the first time: no view is kept from before."""
+        self.browser.get(f"{self.server.address}/data/environment")
+        self.browser.execute_script("sessionStorage.clear(); localStorage.clear();")
+        return self.load()
+
+    def load(self) -> Tab:
+        """Load the tab anew, with the view that the browser has kept."""
+        visit(self.browser, self.server, "gradwatch")
+        frames = wait_until(lambda: self.find_all("iframe"), seconds=SECONDS)
+        self.browser.switch_to.frame(frames[0])
+        assert wait_until(lambda: self.text_of(".gw-answer"), seconds=SECONDS)
+        return self
+
+    def of_run(self, run: str) -> Tab:
+        """The tab as it shows a run."""
+        self.open()
+        self.choose("Run", run)
+        assert wait_until(lambda: run in self.text_of(".gw-heatmap-title"), seconds=SECONDS)
+        return self
+
+    def find_all(self, selector: str) -> list[WebElement]:
+        """Every element of the frame that a selector fits."""
+        return self.browser.find_elements(By.CSS_SELECTOR, selector)
+
+    def find(self, selector: str) -> WebElement:
+        """The first element of the frame that a selector fits, waited for."""
+        assert wait_until(lambda: self.find_all(selector), seconds=SECONDS), selector
+        return self.find_all(selector)[0]
+
+    def text_of(self, selector: str) -> str:
+        """Text of all shown elements that a selector fits."""
+        script = """
+        return [...document.querySelectorAll(arguments[0])].filter((e) => e.offsetParent !== null)
+          .map((e) => e.textContent).join("\\n");
+        """
+        return self.browser.execute_script(script, selector)
+
+    def shows(self, selector: str, *wanted: str) -> list[str]:
+        """Those of the wanted texts that do not come to stand there."""
+
+        def missing() -> list[str]:
+            text = self.text_of(selector)
+            return [part for part in wanted if part not in text]
+
+        wait_until(lambda: not missing(), seconds=SECONDS)
+        return missing()
+
+    def control(self, label: str) -> WebElement:
+        """The control under a label."""
+        labels = {entry.text.split("\n")[0]: entry for entry in self.find_all(".gw-controls label")}
+        return labels[label].find_element(By.CSS_SELECTOR, "select, input")
+
+    def choose(self, label: str, value: str) -> None:
+        """Choose a value from a list of the controls."""
+        Select(self.control(label)).select_by_visible_text(value)
+
+    def chosen(self, label: str) -> str:
+        """What a list of the controls stands at."""
+        return Select(self.control(label)).first_selected_option.text
+
+    def cells(self, lines: int, columns: int) -> list[list[Colour]]:
+        """Colour of each cell of the first heatmap."""
+        return self.browser.execute_script(CELLS, lines, columns, LEFT, BELOW)
+
+    def legend(self) -> Legend:
+        """What the legend says of the colours."""
+        found = self.browser.execute_script(LEGEND)
+        return Legend(found["colours"], dict(found["ticks"]), found["kinds"])
+
+    def run(self, script: str, *arguments: object) -> object:
+        """What a script in the frame returns."""
+        return self.browser.execute_script(script, *arguments)

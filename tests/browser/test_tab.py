@@ -1,0 +1,311 @@
+"""The GradWatch tab in a real TensorBoard and a real browser, on real trainings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from gradwatch.snapshot import State
+
+from ..tensorboard.server import TensorBoard, running, wait_until
+from .driving import needs_browser
+from .tab_page import Colour, Legend, Tab
+from .tab_runs import KNOWN_LOG10, KNOWN_STATES, write_all
+
+pytestmark = needs_browser
+
+RUNS = ("healthy", "hostile", "keras", "known", "sick", "torch")
+
+KINDS = {np.inf: "NaN or infinity", -np.inf: "exactly zero"}
+STATE_KINDS = {
+    State.FROZEN: "frozen",
+    State.IDLE: "did not run",
+    State.NO_GRADIENT: "no gradient came",
+}
+"""State of a layer without a gradient → what the legend calls its cell."""
+
+NEARLY = 6
+"""Difference of two colours, of 255: the legend's bar has a colour for each of its pixels."""
+
+
+@pytest.fixture(scope="module")
+def log_dir(tmp_path_factory):
+    log_dir = tmp_path_factory.mktemp("logs")
+    write_all(log_dir)
+    return log_dir
+
+
+@pytest.fixture(scope="module")
+def server(log_dir) -> Iterator[TensorBoard]:
+    with running(log_dir, load_fast=True) as server:
+        wait_until(lambda: has_all_runs(server))
+        yield server
+
+
+@pytest.fixture
+def tab(browser, server) -> Tab:
+    return Tab(browser, server)
+
+
+@pytest.fixture(autouse=True)
+def nothing_to_complain_of(browser) -> Iterator[None]:
+    """No error in the browser's log, nothing that the Content-Security-Policy stopped."""
+    browser.get_log("browser")
+    yield
+    browser.switch_to.default_content()
+    assert not complaints(browser.get_log("browser"))
+
+
+def has_all_runs(server: TensorBoard) -> bool:
+    runs = server.get("plugin/gradwatch/runs")["runs"]
+    return [run["name"] for run in runs] == [f"{name}/gradwatch" for name in RUNS]
+
+
+def complaints(log: list[dict[str, object]]) -> list[dict[str, object]]:
+    return [entry for entry in log if entry["level"] == "SEVERE" or entry["source"] == "security"]
+
+
+def known_colour(legend: Legend, layer: int, sample: int) -> Colour:
+    """The colour that the legend gives a cell of the run "known"."""
+    level, state = KNOWN_LOG10[layer, sample], State(KNOWN_STATES[layer, sample])
+    if np.isfinite(level):
+        return legend.colour_of(level)
+    return legend.kinds[KINDS.get(level, STATE_KINDS.get(state, "not observed"))]
+
+
+@pytest.fixture(scope="module")
+def known_colours(browser, server):
+    tab = Tab(browser, server).of_run("known/gradwatch")
+    return tab.cells(*KNOWN_LOG10.shape), tab.legend()
+
+
+@pytest.mark.parametrize("sample", range(KNOWN_LOG10.shape[1]))
+@pytest.mark.parametrize("layer", range(KNOWN_LOG10.shape[0]))
+def test_a_cell_has_the_colour_that_the_legend_gives_its_value(known_colours, layer, sample):
+    cells, legend = known_colours
+    expected = known_colour(legend, layer, sample)
+    assert np.abs(np.subtract(cells[layer][sample], expected)).max() <= NEARLY
+
+
+def test_the_legend_tells_all_that_is_not_a_level_apart(known_colours):
+    _, legend = known_colours
+    assert legend.kinds.keys() == {*KINDS.values(), *STATE_KINDS.values(), "not observed"}
+    apart = {tuple(colour) for colour in (*legend.kinds.values(), *legend.colours)}
+    assert len(apart) >= len(legend.kinds) + 100
+
+
+def test_a_run_that_does_not_learn_is_said_so_with_the_reason_and_the_change(tab):
+    tab.of_run("torch/gradwatch")
+    assert not tab.shows(".gw-verdict", "Is the net learning in every layer?", "No.", "PyTorch")
+    assert not tab.shows(
+        ".gw-card",
+        "error",
+        "Vanishing gradient",
+        "GW101",
+        "Cause: activation",
+        "backward depth log10",
+        "Fix 1: Replace the saturating activations by ReLU",
+        "nn.init.kaiming_normal_",
+        "Learning rate: try lr/5",
+    )
+    assert tab.find(".gw-chain mark").text == "f′(Wx)"
+
+
+def test_another_run_is_shown_when_it_is_chosen(tab):
+    tab.of_run("torch/gradwatch").choose("Run", "keras/gradwatch")
+    assert not tab.shows(".gw-verdict", "Yes.", "Healthy: 2 layers", "Keras")
+    assert not tab.shows(".gw-findings", "No open finding")
+    assert not tab.shows(".gw-profile", "backward depth B")
+    assert not tab.find_all(".gw-card")
+
+
+def test_a_run_without_signals_says_why_there_is_no_profile(tab):
+    tab.of_run("known/gradwatch")
+    assert not tab.shows(".gw-profile", "No backward signals", "signals=False")
+
+
+def test_the_profile_tells_how_much_arrives_and_which_factor_takes_it(tab):
+    tab.of_run("sick/gradwatch")
+    assert not tab.shows(".gw-profile", "of the output layer's signal arrives", "take 4.9 decades")
+    assert len(drawn_colours(tab, ".gw-level-plot canvas")) > 2
+    tab.find(".gw-profile .gw-fold summary").click()
+    rows = tab.text_of(".gw-profile tbody tr").split("\n")
+    assert [row[:3] for row in rows] == [f"fc{layer}" for layer in range(1, 9)]
+
+
+def test_two_runs_are_held_against_each_other(tab):
+    tab.of_run("sick/gradwatch").choose("Compare with", "healthy/gradwatch")
+    assert not tab.shows(
+        ".gw-comparison",
+        "A: sick/gradwatch, B: healthy/gradwatch",
+        "They diverge first",
+        "times larger",
+        "GW101 (activation)",
+    )
+    titles = tab.text_of(".gw-heatmap-title")
+    assert "sick/gradwatch" in titles
+    assert "healthy/gradwatch" in titles
+    tab.choose("Compare with", "no other run")
+    assert wait_until(lambda: not tab.text_of(".gw-comparison"), seconds=20)
+
+
+def test_a_layer_is_marked_wherever_it_is_shown(tab):
+    tab.of_run("sick/gradwatch")
+    tab.find(".gw-layer[value=fc2]").click()
+    assert wait_until(lambda: tab.find_all(".gw-layer[value=fc2][aria-current=true]"), seconds=20)
+    assert tab.find("[role=slider]").get_attribute("aria-valuetext").startswith("fc2")
+    assert not tab.shows(".gw-profile-readout", "Layer fc2 (2 of 8)")
+
+
+def test_the_heatmap_is_read_and_chosen_from_by_keyboard(tab):
+    tab.of_run("sick/gradwatch")
+    canvas = tab.find(".gw-cursor")
+    canvas.send_keys(Keys.ARROW_DOWN, Keys.ARROW_DOWN, Keys.ARROW_RIGHT)
+    said = tab.text_of(".gw-readout")
+    assert said.startswith("fc3, step 4: Backward signal ")
+    assert said.endswith("; trained")
+    canvas.send_keys(Keys.ENTER)
+    assert not tab.shows(".gw-profile", "Step 4: backward depth", "Layer fc3 (3 of 8)")
+
+
+def test_the_profile_is_read_by_keyboard(tab):
+    tab.of_run("sick/gradwatch")
+    slider = tab.find("[role=slider]")
+    slider.send_keys(Keys.END)
+    assert not tab.shows(".gw-profile-readout", "Layer fc8 (8 of 8): signal 0.0")
+    slider.send_keys(Keys.ARROW_LEFT)
+    assert not tab.shows(".gw-profile-readout", "Layer fc7 (7 of 8)")
+
+
+def test_the_page_of_a_rule_opens_and_gives_the_focus_back(tab):
+    tab.of_run("sick/gradwatch")
+    link = tab.find(".gw-card .gw-link")
+    link.send_keys(Keys.ENTER)
+    assert not tab.shows("dialog", "GW101 Vanishing gradient", "When it is wrong", "-3.5")
+    ActionChains(tab.browser).send_keys(Keys.ESCAPE).perform()
+    assert wait_until(lambda: not tab.text_of("dialog"), seconds=20)
+    assert tab.browser.switch_to.active_element == link
+
+
+def test_the_code_of_a_fix_is_copied(tab):
+    tab.of_run("sick/gradwatch")
+    tab.find(".gw-copy").click()
+    assert not tab.shows(".gw-copy", "Copied")
+    field = tab.control("Layers")
+    field.send_keys(Keys.CONTROL, "v")
+    expected = tab.text_of(".gw-snippet code").replace("\n", "")
+    assert field.get_attribute("value").replace(" ", "") == expected.replace(" ", "")
+
+
+def test_code_that_cannot_be_copied_is_selected(tab):
+    tab.of_run("sick/gradwatch")
+    tab.run("navigator.clipboard.writeText = () => Promise.reject(new Error('denied'))")
+    tab.find(".gw-copy").click()
+    assert not tab.shows(".gw-copy", "Selected")
+    assert tab.run("return String(getSelection())") == tab.text_of(".gw-snippet code")
+
+
+def test_a_reload_keeps_what_was_chosen(tab):
+    tab.of_run("sick/gradwatch").choose("Statistic", "Update ratio")
+    assert not tab.shows(".gw-heatmap-title", "Update ratio")
+    tab.find(".gw-layer[value=fc2]").click()
+    tab.load()
+    assert not tab.shows(".gw-heatmap-title", "Update ratio · sick/gradwatch")
+    assert not tab.shows(".gw-profile-readout", "Layer fc2 (2 of 8)")
+    assert tab.chosen("Run") == "sick/gradwatch"
+
+
+def test_everything_turns_dark_with_tensorboard(tab):
+    tab.of_run("sick/gradwatch")
+    light = page_colours(tab)
+    tab.browser.switch_to.default_content()
+    tab.find("[aria-label='Menu for changing light or dark theme']").click()
+    tab.find("[title='Force dark TensorBoard theme.']").click()
+    tab.browser.switch_to.frame(tab.find("iframe"))
+    assert wait_until(lambda: luminance(page_colours(tab)["paper"]) < 0.2, seconds=20)
+    dark = page_colours(tab)
+    assert luminance(light["paper"]) > 0.9
+    assert all(luminance(dark[name]) > 0.4 for name in ("ink", "labels", "axis"))
+    assert all(luminance(light[name]) < 0.4 for name in ("ink", "labels", "axis"))
+
+
+def test_a_hostile_name_is_shown_and_not_run(tab):
+    tab.of_run("hostile/gradwatch")
+    assert not tab.shows(".gw-card", f"Layer {ACTS_IF_RUN}1 \\u202e does not learn.")
+    assert not tab.shows(".gw-layers", "<img src=x")
+    tab.choose("Compare with", "sick/gradwatch")
+    assert not tab.shows(".gw-comparison", "no layer in common")
+    assert not tab.find_all("img")
+    tab.browser.switch_to.default_content()
+    assert tab.browser.title == "TensorBoard"
+
+
+def test_nothing_is_wider_than_a_narrow_window(tab):
+    tab.browser.set_window_size(700, 1400)
+    try:
+        tab.of_run("sick/gradwatch")
+        wide = "return [document.scrollingElement.scrollWidth, innerWidth]"
+        assert wait_until(lambda: np.less_equal(*tab.run(wide)), seconds=20)
+    finally:
+        tab.browser.set_window_size(1500, 1400)
+
+
+def test_the_python_loader_and_a_path_prefix_show_the_same(browser, log_dir):
+    with running(log_dir, load_fast=False, path_prefix="/some/where") as server:
+        wait_until(lambda: has_all_runs(server))
+        tab = Tab(browser, server).of_run("torch/gradwatch")
+        assert not tab.shows(".gw-verdict", "No.", "steps 0 to 198")
+        assert not tab.shows(".gw-card", "Vanishing gradient")
+        assert len(drawn_colours(tab, ".gw-cells")) > 8
+        browser.get("about:blank")
+
+
+def drawn_colours(tab: Tab, selector: str) -> set[tuple[int, ...]]:
+    """The colours on a canvas."""
+    pixels = tab.run(
+        """
+        const canvas = document.querySelector(arguments[0]);
+        const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+        const found = new Set();
+        for (let at = 0; at < data.length; at += 4)
+          if (data[at + 3] === 255) found.add((data[at] << 16) | (data[at + 1] << 8) | data[at + 2]);
+        return [...found];
+        """,
+        selector,
+    )
+    return {(pixel >> 16, pixel >> 8 & 255, pixel & 255) for pixel in pixels}
+
+
+def page_colours(tab: Tab) -> dict[str, Colour]:
+    """Colours of the paper, of text, of the heatmap's labels and of the profile's axis."""
+    return tab.run(
+        """
+        const style = getComputedStyle(document.querySelector(".gradwatch"));
+        const parts = (colour) => colour.match(/\\d+/g).slice(0, 3).map(Number);
+        const strongest = (selector, width) => {
+          const canvas = document.querySelector(selector);
+          const {data} = canvas.getContext("2d").getImageData(0, 0, width, canvas.height);
+          const inks = new Map();
+          for (let at = 0; at < data.length; at += 4)
+            if (data[at + 3] === 255) {
+              const key = [...data.slice(at, at + 3)].join();
+              inks.set(key, (inks.get(key) ?? 0) + 1);
+            }
+          const [[key]] = [...inks].sort(([, a], [, b]) => b - a);
+          return key.split(",").map(Number);
+        };
+        return {
+          paper: parts(style.backgroundColor),
+          ink: parts(style.color),
+          labels: strongest(".gw-cells", 160),
+          axis: strongest(".gw-level-plot canvas", 50),
+        };
+        """
+    )
+
+
+def luminance(colour: Colour) -> float:
+    """Roughly how light a colour looks, 0 to 1."""
+    return float(np.dot(colour, (0.2126, 0.7152, 0.0722))) / 255
