@@ -30,6 +30,7 @@ from gradwatch.tensorboard.scalars import Scalar
 from gradwatch.tensorboard.sink import TensorBoardSink
 from gradwatch.tensorboard.stored import Troubles, stored_points
 from gradwatch.tensorboard.values import ValueBuilder
+from tests.browser.driving import CHROMIUM, DRIVER, chromium
 from tests.tensorboard.server import TensorBoard, running, wait_until
 
 LEVELS = {
@@ -40,6 +41,14 @@ LEVELS = {
     "output_rms": 1.0,
 }
 """The five statistics, and the level about which each wanders."""
+
+DRAWN = """
+const [mark] = performance.getEntriesByName("gradwatch heatmap drawn");
+const [answer] = performance.getEntriesByType("resource").filter((entry) =>
+  entry.name.includes("/heatmap?"));
+return mark && answer ? (mark.startTime - answer.responseEnd) / 1000 : null;
+"""
+"""Seconds between the heatmap's answer and its last pixel."""
 
 COLUMNS = 800
 READY_SECONDS = 900
@@ -92,7 +101,7 @@ class Measured:
         ready: Seconds from the start of TensorBoard until the last step is served.
         cold: Seconds until all that the first view needs was answered for the first time.
         cached: The same for the second time.
-        painted: Seconds until the browser has painted it.
+        painted: Seconds from the answer until the browser has drawn it.
     """
 
     name: str
@@ -175,8 +184,23 @@ def measure_scalars(log_dir: Path, size: Size, *, load_fast: bool) -> Measured:
 
 
 def seconds_until_painted(server: TensorBoard) -> float | None:
-    """Seconds until a browser has painted the tab; None, as no browser is driven here yet."""
-    return None
+    """Seconds from the heatmap's answer until it is drawn in Chromium; None without a browser."""
+    if not (CHROMIUM and DRIVER):
+        return None
+    with tempfile.TemporaryDirectory() as profile, chromium(Path(profile)) as browser:
+        browser.get(f"{server.address}/#gradwatch")
+
+        def drawn() -> float | None:
+            browser.switch_to.default_content()
+            for frame in browser.find_elements("css selector", "iframe"):
+                browser.switch_to.frame(frame)
+                seconds = browser.execute_script(DRAWN)
+                if seconds is not None:
+                    return float(seconds)
+                browser.switch_to.default_content()
+            return None
+
+        return wait_until(drawn)
 
 
 def _first_view(server: TensorBoard, size: Size) -> None:

@@ -118,8 +118,9 @@ class Tab:
     def text_of(self, selector: str) -> str:
         """Text of all shown elements that a selector fits."""
         script = """
-        return [...document.querySelectorAll(arguments[0])].filter((e) => e.offsetParent !== null)
-          .map((e) => e.textContent).join("\\n");
+        return [...document.querySelectorAll(arguments[0])]
+          .filter((element) => element.checkVisibility())
+          .map((element) => element.textContent).join("\\n");
         """
         return self.browser.execute_script(script, selector)
 

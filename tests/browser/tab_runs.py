@@ -12,6 +12,7 @@ from torch import nn
 import gradwatch
 import gradwatch.keras
 from gradwatch.snapshot import ROW_OF, Snapshot, State, empty_statistics
+from gradwatch.tensorboard.sink import TensorBoardSink
 
 from ..tensorboard.builders import (
     chain,
@@ -102,6 +103,28 @@ def write_known(log_dir: Path) -> None:
             )
         )
     write_run(log_dir, snapshots)
+
+
+def begin_live(log_dir: Path) -> TensorBoardSink:
+    """A run with a finding that goes on: `go_on` writes what comes next."""
+    sink = write_run(log_dir, _snapshots(range(0, 20, 2)), close=False)
+    sink.write_findings([finding()], [finding()])
+    return sink
+
+
+def go_on(sink: TensorBoardSink) -> None:
+    """Further steps of the live run; its finding grows, another comes."""
+    for snapshot in _snapshots(range(20, 200, 2)):
+        sink.write_snapshot(snapshot)
+    grown = finding(message="It has become worse.")
+    further = finding(
+        code="GW202", name="saturated-activation", severity="warning", cause="weights"
+    )
+    sink.write_findings([grown, further], [grown, further])
+
+
+def _snapshots(steps: range) -> list[Snapshot]:
+    return [usual_snapshot(chain(4), step) for step in steps]
 
 
 def write_hostile(log_dir: Path) -> None:

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
+from selenium.webdriver.common.action_chains import ActionChains
+from selenium.webdriver.common.keys import Keys
 
 from gradwatch.snapshot import State
+from gradwatch.tensorboard.sink import TensorBoardSink
 
 from ..tensorboard.server import TensorBoard, running, wait_until
-from .driving import needs_browser
+from .driving import ACTS_IF_RUN, needs_browser
 from .tab_page import Colour, Legend, Tab
-from .tab_runs import KNOWN_LOG10, KNOWN_STATES, write_all
+from .tab_runs import KNOWN_LOG10, KNOWN_STATES, begin_live, go_on, write_all
 
 pytestmark = needs_browser
 
-RUNS = ("healthy", "hostile", "keras", "known", "sick", "torch")
+RUNS = ("healthy", "hostile", "keras", "known", "live", "sick", "torch")
 
 KINDS = {np.inf: "NaN or infinity", -np.inf: "exactly zero"}
 STATE_KINDS = {
@@ -31,14 +36,21 @@ NEARLY = 6
 
 
 @pytest.fixture(scope="module")
-def log_dir(tmp_path_factory):
+def log_dir(tmp_path_factory) -> Path:
     log_dir = tmp_path_factory.mktemp("logs")
     write_all(log_dir)
     return log_dir
 
 
 @pytest.fixture(scope="module")
-def server(log_dir) -> Iterator[TensorBoard]:
+def live(log_dir) -> Iterator[TensorBoardSink]:
+    sink = begin_live(log_dir / "live")
+    yield sink
+    sink.close()
+
+
+@pytest.fixture(scope="module")
+def server(log_dir, live) -> Iterator[TensorBoard]:
     with running(log_dir, load_fast=True) as server:
         wait_until(lambda: has_all_runs(server))
         yield server
@@ -64,7 +76,13 @@ def has_all_runs(server: TensorBoard) -> bool:
 
 
 def complaints(log: list[dict[str, object]]) -> list[dict[str, object]]:
-    return [entry for entry in log if entry["level"] == "SEVERE" or entry["source"] == "security"]
+    """Errors of a log, but for icons and fonts of its own that TensorBoard does not find."""
+    return [
+        entry
+        for entry in log
+        if entry["level"] == "SEVERE" or entry["source"] == "security"
+        if entry["source"] != "network" or "/plugin/gradwatch/" in entry["message"]
+    ]
 
 
 def known_colour(legend: Legend, layer: int, sample: int) -> Colour:
@@ -110,7 +128,7 @@ def test_a_run_that_does_not_learn_is_said_so_with_the_reason_and_the_change(tab
         "nn.init.kaiming_normal_",
         "Learning rate: try lr/5",
     )
-    assert tab.find(".gw-chain mark").text == "f′(Wx)"
+    assert tab.find(".gw-chain mark").text == "f\N{PRIME}(Wx)"
 
 
 def test_another_run_is_shown_when_it_is_chosen(tab):
@@ -217,6 +235,21 @@ def test_a_reload_keeps_what_was_chosen(tab):
     assert tab.chosen("Run") == "sick/gradwatch"
 
 
+def test_a_run_that_goes_on_is_shown_anew_and_what_stands_open_stays_open(tab, live):
+    tab.of_run("live/gradwatch")
+    assert not tab.shows(".gw-verdict", "still running or cut off")
+    before = last_step(tab)
+    first, second = tab.find_all(".gw-fix > summary")
+    first.click()
+    second.click()
+    go_on(live)
+    assert not tab.shows(".gw-cards", "It has become worse.", "Saturated activation")
+    assert last_step(tab) > before
+    fixes = tab.find_all(".gw-card:first-child .gw-fix")
+    assert [fix.get_attribute("open") for fix in fixes] == [None, "true"]
+    assert fixes[1].find_element("css selector", "summary") == second
+
+
 def test_everything_turns_dark_with_tensorboard(tab):
     tab.of_run("sick/gradwatch")
     light = page_colours(tab)
@@ -262,20 +295,25 @@ def test_the_python_loader_and_a_path_prefix_show_the_same(browser, log_dir):
         browser.get("about:blank")
 
 
-def drawn_colours(tab: Tab, selector: str) -> set[tuple[int, ...]]:
-    """The colours on a canvas."""
+def last_step(tab: Tab) -> int:
+    """The last step of the run, as the verdict says it."""
+    return int(re.search(r"steps 0 to (\d+)", tab.text_of(".gw-facts"))[1])
+
+
+def drawn_colours(tab: Tab, selector: str) -> set[str]:
+    """The colours on a canvas, "red,green,blue"."""
     pixels = tab.run(
         """
         const canvas = document.querySelector(arguments[0]);
         const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
         const found = new Set();
         for (let at = 0; at < data.length; at += 4)
-          if (data[at + 3] === 255) found.add((data[at] << 16) | (data[at + 1] << 8) | data[at + 2]);
+          if (data[at + 3] === 255) found.add([...data.slice(at, at + 3)].join());
         return [...found];
         """,
         selector,
     )
-    return {(pixel >> 16, pixel >> 8 & 255, pixel & 255) for pixel in pixels}
+    return set(pixels)
 
 
 def page_colours(tab: Tab) -> dict[str, Colour]:

@@ -20,6 +20,7 @@ export const KINDS = {
 };
 
 const STRANGENESS = Object.keys(KINDS);
+const STRANGE = 3; // kinds before this one are shown if any row has them
 
 /** What a layer's gradient was, by the number of its state. */
 export const STATES = ["trained", "frozen", "did not run", "no gradient", "zero gradient"];
@@ -48,7 +49,7 @@ export function kindOf(value, state, scale) {
  * @param {{values: ArrayLike<number>, states: ArrayLike<number>, columns: number}} grid
  * @param {number[]} rows Rows to draw, from the top.
  * @param {{scale: string, domain: {low: number, high: number}, most: number}} how `most`: pixels
- *   down. Of rows that share one, the strangest cell is drawn, else that of the middle.
+ *   down. Of rows that share one, the strangest cell is drawn, else the row in the middle.
  * @returns {{pixels: Uint8ClampedArray, height: number, kinds: Set<string>}} `pixels` are RGBA.
  */
 export function paint(grid, rows, { scale, domain, most }) {
@@ -61,7 +62,10 @@ export function paint(grid, rows, { scale, domain, most }) {
     const end = Math.max(start + 1, Math.floor(((line + 1) * rows.length) / height));
     const together = rows.slice(start, end);
     for (let column = 0; column < grid.columns; column += 1) {
-      const { kind, value } = strangest(grid, together, column, scale);
+      const row = together.length === 1 ? together[0] : strangest(grid, together, column, scale);
+      const cell = row * grid.columns + column;
+      const value = grid.values[cell];
+      const kind = kindOf(value, grid.states[cell], scale);
       kinds.add(kind);
       const level = share(position(value, scale), domain);
       const colour = kind === "level" ? map[Math.round(level * (LEVELS - 1))] : SPECIAL[kind];
@@ -75,19 +79,19 @@ export function paint(grid, rows, { scale, domain, most }) {
   return { pixels, height, kinds };
 }
 
+// The row whose cell stands for all: one of the strangest kind, else the one in the middle.
 function strangest(grid, rows, column, scale) {
-  const cellOf = (row) => {
+  let found = rows[rows.length >> 1];
+  let rank = STRANGE;
+  for (const row of rows) {
     const at = row * grid.columns + column;
     const value = grid.values[at];
-    return { kind: kindOf(value, grid.states[at], scale), value };
-  };
-  if (rows.length === 1) return cellOf(rows[0]);
-  const cells = rows.map(cellOf);
-  for (const kind of STRANGENESS.slice(0, 3)) {
-    const found = cells.find((cell) => cell.kind === kind);
-    if (found) return found;
+    if (value > 0 && value < Infinity) continue; // a level on every scale, and nearly all cells
+    const own = STRANGENESS.indexOf(kindOf(value, grid.states[at], scale));
+    if (own >= 0 && own < rank) {
+      rank = own;
+      found = row;
+    }
   }
-  const levels = cells.filter((cell) => cell.kind === "level");
-  levels.sort((a, b) => a.value - b.value);
-  return levels.length ? levels[levels.length >> 1] : cells[0];
+  return found;
 }

@@ -10,11 +10,11 @@ export const LEVELS = 256;
 
 /** Colours of the cells that hold no level, [red, green, blue] in 0..255. */
 export const SPECIAL = {
-  unobserved: [222, 222, 226],
+  unobserved: [206, 226, 206],
   notFinite: [214, 20, 150],
   zero: [20, 20, 22],
-  frozen: [150, 186, 196],
-  idle: [190, 176, 210],
+  frozen: [120, 190, 180],
+  idle: [196, 160, 214],
   noGradient: [150, 60, 40],
 };
 
@@ -56,8 +56,8 @@ const ORANGE = [0.6, 0.12, 0.12];
 function between(ends, share) {
   const place = share * (ends.length - 1);
   const left = Math.min(Math.floor(place), ends.length - 2);
-  const mixed = ends[left].map((part, axis) => part + (ends[left + 1][axis] - part) * (place - left));
-  return fromOklab(mixed);
+  const right = ends[left + 1];
+  return fromOklab(ends[left].map((part, axis) => part + (right[axis] - part) * (place - left)));
 }
 
 function fromOklab([lightness, a, b]) {

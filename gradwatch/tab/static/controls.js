@@ -23,8 +23,10 @@ export function createControls(root, callbacks) {
   const filter = element("input", { type: "search", placeholder: "name, kind or /expression/" });
   filter.addEventListener("input", () => callbacks.onFilter(filter.value));
   const trouble = element("p", { class: "gw-filter-trouble", role: "status" });
-  const button = (key, text, label) =>
-    element("button", { type: "button", "aria-label": label, onclick: () => callbacks.onZoom(key) }, text);
+  const button = (key, text, label) => {
+    const onclick = () => callbacks.onZoom(key);
+    return element("button", { type: "button", "aria-label": label, onclick }, text);
+  };
   const all = button("0", "All", "Show all layers and steps");
   const zoom = element(
     "span",

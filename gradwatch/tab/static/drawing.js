@@ -48,13 +48,15 @@ function drawCells(context, { grid, rows, scale, domain }, box, most) {
 function drawLayers(context, { rows, layers, severities }, box) {
   const high = box.height / rows.length;
   context.textBaseline = "middle";
+  context.textAlign = "right";
   for (const line of labelled(rows.length, box.height, 14)) {
     const layer = layers[rows[line]];
     const y = (line + 0.5) * high;
-    context.textAlign = "right";
     context.fillText(shortened(layer.name, 22), LEFT - 22, y, LEFT - 26);
-    const mark = MARKS[severities.get(layer.name)];
-    if (mark) context.fillText(mark, LEFT - 6, y);
+  }
+  for (const [line, row] of rows.entries()) {
+    const mark = MARKS[severities.get(layers[row].name)];
+    if (mark) context.fillText(mark, LEFT - 6, (line + 0.5) * high);
   }
 }
 

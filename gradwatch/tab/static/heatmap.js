@@ -95,7 +95,8 @@ export function createHeatmap(root, callbacks) {
 
   function placed(event) {
     const bounds = above.getBoundingClientRect();
-    return cellAt({ x: event.clientX - bounds.left - LEFT, y: event.clientY - bounds.top }, box, size());
+    const place = { x: event.clientX - bounds.left - LEFT, y: event.clientY - bounds.top };
+    return cellAt(place, box, size());
   }
 
   function moveTo(cell) {

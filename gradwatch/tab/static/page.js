@@ -50,7 +50,7 @@ export function createPage(root, source) {
     onRun: (name) => choose({ run: name, other: view.other === name ? null : view.other }),
     onOther: (name) => choose({ other: name }),
     onStatistic: (name) => choose({ statistic: name }),
-    onFilter: (filter) => choose({ filter, rows: null }),
+    onFilter: filter,
     onZoom: zoom,
   });
   const heatmaps = Object.fromEntries(
@@ -88,7 +88,8 @@ export function createPage(root, source) {
       if (isNews(view.run) || isNews(view.other)) await showAll();
       else controls.showRuns([...tokens.keys()], view);
     } catch (error) {
-      fail(error);
+      if (parts.content.hidden) fail(error);
+      else announce(`The runs could not be read again: ${error.message}`);
     }
   }
 
@@ -103,6 +104,13 @@ export function createPage(root, source) {
     Object.assign(view, changes);
     save(view);
     await (isOtherRun ? showAll() : guarded(showGrids));
+  }
+
+  function filter(text) {
+    Object.assign(view, { filter: text, rows: null });
+    save(view);
+    controls.tellFilter(filtered(overviews.run.layers, text).trouble);
+    redraw();
   }
 
   async function showAll() {
@@ -182,6 +190,7 @@ export function createPage(root, source) {
       heatmaps[side].pin(view.layer, view.step);
     }
     legend.show(statistic, shared, kinds);
+    performance.mark("gradwatch heatmap drawn"); // for those who measure the page
   }
 
   function zoomedRows(layers) {

@@ -31,10 +31,9 @@ export function restored(stored) {
   }
   if (parsed === null || typeof parsed !== "object") return { ...FRESH };
   const text = (value) => (typeof value === "string" ? value : null);
-  const range = (value) =>
-    Array.isArray(value) && value.length === 2 && value.every(Number.isFinite) && value[0] <= value[1]
-      ? [value[0], value[1]]
-      : null;
+  const isRange = (value) =>
+    Array.isArray(value) && value.length === 2 && value.every(Number.isFinite);
+  const range = (value) => (isRange(value) && value[0] <= value[1] ? value.slice() : null);
   return {
     run: text(parsed.run),
     other: text(parsed.other),
