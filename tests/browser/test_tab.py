@@ -276,9 +276,9 @@ def test_a_hostile_name_is_shown_and_not_run(tab):
 
 
 def test_nothing_is_wider_than_a_narrow_window(tab):
+    tab.of_run("sick/gradwatch")
     tab.browser.set_window_size(700, 1400)
     try:
-        tab.of_run("sick/gradwatch")
         wide = "return [document.scrollingElement.scrollWidth, innerWidth]"
         assert wait_until(lambda: np.less_equal(*tab.run(wide)), seconds=20)
     finally:

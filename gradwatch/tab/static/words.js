@@ -151,12 +151,13 @@ export function gainName(gain) {
 }
 
 /**
- * A share below 1 in words: "a millionth", "1 part in 160,000".
+ * A share below 1 in words: "70 %", "a millionth", "1 part in 160,000".
  *
  * @param {number} log10 Below 0.
  * @returns {string}
  */
 export function part(log10) {
+  if (log10 > -1 + NEAR_A_POWER) return `${Math.round(100 * 10 ** log10)} %`;
   const nearest = Math.round(-log10);
   if (Math.abs(nearest + log10) < NEAR_A_POWER && NAMED_PARTS.has(nearest))
     return `a ${NAMED_PARTS.get(nearest)}`;

@@ -104,7 +104,8 @@ each("share", words.part, [
   [-6, "a millionth"],
   [-3.02, "a thousandth"],
   [-5.2, "1 part in 160,000"],
-  [-0.3, "1 part in 2"],
+  [-0.3, "50 %"],
+  [-1, "a tenth"],
   [-12, "1 part in 10¹²"],
 ]);
 
