@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -159,3 +160,57 @@ class Tab:
     def run(self, script: str, *arguments: object) -> object:
         """What a script in the frame returns."""
         return self.browser.execute_script(script, *arguments)
+
+
+def last_step(tab: Tab) -> int:
+    """The last step of the run, as the verdict says it."""
+    return int(re.search(r"steps 0 to (\d+)", tab.text_of(".gw-facts"))[1])
+
+
+def drawn_colours(tab: Tab, selector: str) -> set[str]:
+    """The colours on a canvas, "red,green,blue"."""
+    pixels = tab.run(
+        """
+        const canvas = document.querySelector(arguments[0]);
+        const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+        const found = new Set();
+        for (let at = 0; at < data.length; at += 4)
+          if (data[at + 3] === 255) found.add([...data.slice(at, at + 3)].join());
+        return [...found];
+        """,
+        selector,
+    )
+    return set(pixels)
+
+
+def page_colours(tab: Tab) -> dict[str, Colour]:
+    """Colours of the paper, of text, of the heatmap's labels and of the profile's axis."""
+    return tab.run(
+        """
+        const style = getComputedStyle(document.querySelector(".gradwatch"));
+        const parts = (colour) => colour.match(/\\d+/g).slice(0, 3).map(Number);
+        const strongest = (selector, width) => {
+          const canvas = document.querySelector(selector);
+          const {data} = canvas.getContext("2d").getImageData(0, 0, width, canvas.height);
+          const inks = new Map();
+          for (let at = 0; at < data.length; at += 4)
+            if (data[at + 3] === 255) {
+              const key = [...data.slice(at, at + 3)].join();
+              inks.set(key, (inks.get(key) ?? 0) + 1);
+            }
+          const [[key]] = [...inks].sort(([, a], [, b]) => b - a);
+          return key.split(",").map(Number);
+        };
+        return {
+          paper: parts(style.backgroundColor),
+          ink: parts(style.color),
+          labels: strongest(".gw-cells", 160),
+          axis: strongest(".gw-level-plot canvas", 50),
+        };
+        """
+    )
+
+
+def luminance(colour: Colour) -> float:
+    """Roughly how light a colour looks, 0 to 1."""
+    return float(np.dot(colour, (0.2126, 0.7152, 0.0722))) / 255

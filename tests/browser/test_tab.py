@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from gradwatch.tensorboard.sink import TensorBoardSink
 
 from ..tensorboard.server import TensorBoard, running, wait_until
 from .driving import ACTS_IF_RUN, needs_browser
-from .tab_page import Colour, Legend, Tab
+from .tab_page import Colour, Legend, Tab, drawn_colours, last_step, luminance, page_colours
 from .tab_runs import KNOWN_LOG10, KNOWN_STATES, begin_live, go_on, write_all
 
 pytestmark = needs_browser
@@ -293,57 +292,3 @@ def test_the_python_loader_and_a_path_prefix_show_the_same(browser, log_dir):
         assert not tab.shows(".gw-card", "Vanishing gradient")
         assert len(drawn_colours(tab, ".gw-cells")) > 8
         browser.get("about:blank")
-
-
-def last_step(tab: Tab) -> int:
-    """The last step of the run, as the verdict says it."""
-    return int(re.search(r"steps 0 to (\d+)", tab.text_of(".gw-facts"))[1])
-
-
-def drawn_colours(tab: Tab, selector: str) -> set[str]:
-    """The colours on a canvas, "red,green,blue"."""
-    pixels = tab.run(
-        """
-        const canvas = document.querySelector(arguments[0]);
-        const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
-        const found = new Set();
-        for (let at = 0; at < data.length; at += 4)
-          if (data[at + 3] === 255) found.add([...data.slice(at, at + 3)].join());
-        return [...found];
-        """,
-        selector,
-    )
-    return set(pixels)
-
-
-def page_colours(tab: Tab) -> dict[str, Colour]:
-    """Colours of the paper, of text, of the heatmap's labels and of the profile's axis."""
-    return tab.run(
-        """
-        const style = getComputedStyle(document.querySelector(".gradwatch"));
-        const parts = (colour) => colour.match(/\\d+/g).slice(0, 3).map(Number);
-        const strongest = (selector, width) => {
-          const canvas = document.querySelector(selector);
-          const {data} = canvas.getContext("2d").getImageData(0, 0, width, canvas.height);
-          const inks = new Map();
-          for (let at = 0; at < data.length; at += 4)
-            if (data[at + 3] === 255) {
-              const key = [...data.slice(at, at + 3)].join();
-              inks.set(key, (inks.get(key) ?? 0) + 1);
-            }
-          const [[key]] = [...inks].sort(([, a], [, b]) => b - a);
-          return key.split(",").map(Number);
-        };
-        return {
-          paper: parts(style.backgroundColor),
-          ink: parts(style.color),
-          labels: strongest(".gw-cells", 160),
-          axis: strongest(".gw-level-plot canvas", 50),
-        };
-        """
-    )
-
-
-def luminance(colour: Colour) -> float:
-    """Roughly how light a colour looks, 0 to 1."""
-    return float(np.dot(colour, (0.2126, 0.7152, 0.0722))) / 255

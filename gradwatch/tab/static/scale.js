@@ -2,6 +2,9 @@
  * Scales: from a statistic's values to levels between 0 and 1, and the numbers of the legend.
  */
 
+/** A decade as a float32 is no further from a whole one. */
+const ROUNDING = 1e-6;
+
 /**
  * A value on the axis of its scale: log10 of it for "log", itself for others.
  *
@@ -31,8 +34,9 @@ export function domain(several, scale) {
     return { low: -reach, high: reach };
   }
   if (scale === "linear") return { low: Math.min(low, 0), high: Math.max(high, 1e-12) };
-  const floor = Math.floor(low);
-  return { low: floor, high: Math.max(Math.ceil(high), floor + 1) };
+  const floor = Math.floor(low + ROUNDING);
+  const ceiling = Math.ceil(high - ROUNDING) + 0; // never -0
+  return { low: floor, high: Math.max(ceiling, floor + 1) };
 }
 
 /**

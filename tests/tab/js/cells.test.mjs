@@ -79,6 +79,9 @@ test("5,000 layers are painted on the pixels that there are", () => {
 test("a logarithmic domain is of whole decades and holds the values", () =>
   assert.deepEqual(domain([[0.02, 5, NaN, Infinity, 0]], "log"), { low: -2, high: 1 }));
 
+test("a decade that a float32 rounds is the same decade", () =>
+  assert.deepEqual(domain([new Float32Array([1e-6, 1])], "log"), { low: -6, high: 0 }));
+
 test("a diverging domain is as wide on both sides", () =>
   assert.deepEqual(domain([[-3, 1]], "diverging"), { low: -3, high: 3 }));
 
