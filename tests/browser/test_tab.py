@@ -30,6 +30,12 @@ STATE_KINDS = {
 }
 """State of a layer without a gradient → what the legend calls its cell."""
 
+ASKED_FOR_RUNS = """
+return performance.getEntriesByType("resource")
+  .filter((entry) => entry.name.includes("/runs?")).map((entry) => entry.startTime);
+"""
+"""When the page has asked for the list of runs, in milliseconds since it was loaded."""
+
 NEARLY = 6
 """Difference of two colours, of 255: the legend's bar has a colour for each of its pixels."""
 
@@ -247,6 +253,18 @@ def test_a_run_that_goes_on_is_shown_anew_and_what_stands_open_stays_open(tab, l
     fixes = tab.find_all(".gw-card:first-child .gw-fix")
     assert [fix.get_attribute("open") for fix in fixes] == [None, "true"]
     assert fixes[1].find_element("css selector", "summary") == second
+
+
+def test_tensorboards_own_reload_is_heard_at_once(tab):
+    """By itself the page asks every ten seconds."""
+    tab.of_run("sick/gradwatch")
+    asked = len(tab.run(ASKED_FOR_RUNS))
+    clicked = float(tab.run("return performance.now()"))
+    tab.browser.switch_to.default_content()
+    tab.find(".reload-button").click()
+    tab.browser.switch_to.frame(tab.find("iframe"))
+    assert wait_until(lambda: len(tab.run(ASKED_FOR_RUNS)) > asked, seconds=20)
+    assert tab.run(ASKED_FOR_RUNS)[-1] - clicked < 2_000
 
 
 def test_everything_turns_dark_with_tensorboard(tab):

@@ -4,6 +4,7 @@
 
 import { element, fill } from "./dom.js";
 import { createPage } from "./page.js";
+import { onDataReloaded } from "./reload.js";
 import { inlineSource, serverSource } from "./source.js";
 import { followTheme } from "./theme.js";
 
@@ -48,6 +49,7 @@ function redrawOnResize(root, page) {
 }
 
 function keepUpToDate(page) {
+  onDataReloaded(page.refresh);
   setInterval(() => {
     if (document.visibilityState === "visible") page.refresh();
   }, POLL_MILLISECONDS);
