@@ -18,20 +18,30 @@ const MARKS = { error: "✖", warning: "▲", notice: "●" };
  * @returns {Set<string>} Kinds of the cells.
  */
 export function drawHeatmap(canvas, shown, box) {
-  const ratio = window.devicePixelRatio || 1;
-  canvas.width = Math.round((LEFT + box.width) * ratio);
-  canvas.height = Math.round((box.height + BELOW) * ratio);
-  canvas.style.width = `${LEFT + box.width}px`;
-  canvas.style.height = `${box.height + BELOW}px`;
-  const context = canvas.getContext("2d");
-  context.scale(ratio, ratio);
-  const kinds = drawCells(context, shown, box, Math.round(box.height * ratio));
+  const context = cleared(canvas, box);
+  const kinds = drawCells(context, shown, box, Math.round(box.height * pixelRatio()));
   const ink = getComputedStyle(canvas).color;
   context.fillStyle = ink;
   context.font = "12px system-ui, sans-serif";
   drawLayers(context, shown, box);
   drawSteps(context, shown, box);
   return kinds;
+}
+
+// An empty canvas around the cells' box, whose unit is the CSS pixel.
+function cleared(canvas, box) {
+  const ratio = pixelRatio();
+  canvas.width = Math.round((LEFT + box.width) * ratio);
+  canvas.height = Math.round((box.height + BELOW) * ratio);
+  canvas.style.width = `${LEFT + box.width}px`;
+  canvas.style.height = `${box.height + BELOW}px`;
+  const context = canvas.getContext("2d");
+  context.scale(ratio, ratio);
+  return context;
+}
+
+function pixelRatio() {
+  return window.devicePixelRatio || 1;
 }
 
 function drawCells(context, { grid, rows, scale, domain }, box, most) {
@@ -81,13 +91,7 @@ function drawSteps(context, { grid }, box) {
  * @param {Array<{x: number, y: number, width: number, height: number, dashed: boolean}>} frames
  */
 export function drawFrames(canvas, box, frames) {
-  const ratio = window.devicePixelRatio || 1;
-  canvas.width = Math.round((LEFT + box.width) * ratio);
-  canvas.height = Math.round((box.height + BELOW) * ratio);
-  canvas.style.width = `${LEFT + box.width}px`;
-  canvas.style.height = `${box.height + BELOW}px`;
-  const context = canvas.getContext("2d");
-  context.scale(ratio, ratio);
+  const context = cleared(canvas, box);
   for (const { x, y, width, height, dashed } of frames) {
     context.setLineDash(dashed ? [4, 3] : []);
     for (const [colour, thickness] of [
