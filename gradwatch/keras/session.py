@@ -11,6 +11,7 @@ from typing import Any
 import keras
 
 from gradwatch.history import is_event
+from gradwatch.keras import randomness
 from gradwatch.keras.attachment import Attachment, Copy, Execution
 from gradwatch.keras.observation import Observation, ParameterFigures
 from gradwatch.keras.probe import Probe, few
@@ -196,7 +197,8 @@ class Session:
             return
         began = time.perf_counter()
         try:
-            self._probed = attachment.copy(self._probe.run(state))
+            with randomness.kept():
+                self._probed = attachment.copy(self._probe.run(state))
             if self._probe.traced is not None:
                 self._observation.learn(self._probe.traced)
             self._time_probe(self._probed, began)

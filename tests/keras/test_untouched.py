@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from functools import partial
 
 import numpy as np
@@ -96,6 +97,18 @@ def own_step():
     return OwnStep(inputs, layers.Dense(3)(hidden))
 
 
+class Skipping(layers.Layer):
+    """Draws whether it passes its inputs in full, as stochastic depth is often written."""
+
+    def call(self, inputs):
+        passes = random.random() > 0.5 and np.random.random() > 0.2  # noqa: NPY002 -- what is tested
+        return inputs if passes else 0.5 * inputs
+
+
+def skipping():
+    return keras.Sequential([keras.Input((5,)), layers.Dense(4), Skipping(), layers.Dense(3)])
+
+
 def one_layer():
     return keras.Sequential([keras.Input((5,)), layers.Dense(3)])
 
@@ -139,6 +152,7 @@ slow_on_torch = pytest.mark.skipif(BACKEND == "torch", reason="has a test of its
 SCENARIOS = {
     "cnn": Scenario(lambda: compiled(cnn(), metrics=["accuracy"]), lambda: tensors(6, 6, 1)),
     "eagerly": Scenario(lambda: compiled(normalised(), run_eagerly=True)),
+    "host-randomness": Scenario(lambda: compiled(skipping(), run_eagerly=True)),
     "jit": pytest.param(
         Scenario(lambda: compiled(normalised(), jit_compile=True)), marks=slow_on_torch
     ),
