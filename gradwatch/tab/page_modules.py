@@ -18,8 +18,8 @@ from gradwatch.tab.static_files import ROOT, names
 ENTRY = "gradwatch/index.js"
 """Bare name of the module that draws the page."""
 
-STYLESHEETS = ("vendor/uPlot.min.css", "style.css", "panels.css")
-"""In the order in which they override each other."""
+STYLESHEETS = ("style.css", "panels.css", "vendor/uPlot.min.css")
+"""In the order in which `index.js` loads them: a later one overrides an earlier one."""
 
 _IMPORT = re.compile(r'^(import [^"\n]+ from )"\./([^"\n]+)";$', re.MULTILINE)
 _RELATIVE = re.compile(r"""(?:\bfrom|\bimport)\s*\(?\s*["'`]\.""")

@@ -2,6 +2,7 @@
  * Sources: where the page's runs come from, a TensorBoard or the HTML file that the page is in.
  */
 
+import { within } from "./columns.js";
 import { decode } from "./wire.js";
 
 /**
@@ -66,7 +67,10 @@ function sourceOf(json, binary) {
     runs: () => json("runs", {}),
     run: (run) => json("run", { run }),
     heatmap: async (run, statistic, { columns, first, last }) =>
-      decode(await binary("heatmap", { run, statistic, columns, first, last })),
+      within(decode(await binary("heatmap", { run, statistic, columns, first, last })), {
+        first,
+        last,
+      }),
     profile: (run, step) => json("profile", { run, step }),
     compare: (a, b, statistic) => json("compare", { a, b, statistic }),
     rule: (code) => json("rule", { code }),
