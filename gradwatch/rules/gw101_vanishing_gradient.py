@@ -138,8 +138,8 @@ class VanishingGradient(Rule):
         activation = path.activation_deficit_log10(layers)
         weights = path.weight_deficit_log10(layers)
         deficits: dict[Cause, float] = {
-            "activation": float(activation.sum()),
-            "weights": float(weights.sum()),
+            "activation": float(activation.sum(dtype=np.float64)),
+            "weights": float(weights.sum(dtype=np.float64)),
             "wiring": path.rest_log10,
         }
         cause = min(deficits, key=lambda entry: deficits[entry])
@@ -159,8 +159,8 @@ class VanishingGradient(Rule):
             evidence={
                 "backward_depth_log10": depth,
                 "backward_depth_log10_threshold": self.depth,
-                "activation_gain_log10": float(path.activation_gain_log10.sum()),
-                "weight_gain_log10": float(path.weight_gain_log10.sum()),
+                "activation_gain_log10": float(path.activation_gain_log10.sum(dtype=np.float64)),
+                "weight_gain_log10": float(path.weight_gain_log10.sum(dtype=np.float64)),
                 "activation_deficit_log10": deficits["activation"],
                 "weight_deficit_log10": deficits["weights"],
             },
