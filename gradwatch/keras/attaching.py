@@ -37,6 +37,13 @@ def is_ready(model: Any) -> bool:
     return bool(model.built) and bool(model.trainable_variables)
 
 
+def withdraw(model: Any) -> None:
+    """Leave no stand-in behind that was waiting for a step which made no variable to watch."""
+    found = vars(model).get("train_function")
+    if isinstance(found, AfterFirstStep):
+        found.withdraw()
+
+
 class AfterFirstStep:
     """Stands in for the first call of a training step that has yet to make the model's variables.
 
@@ -54,10 +61,14 @@ class AfterFirstStep:
         """Take the place of the training step."""
         vars(self._model)["train_function"] = self
 
-    def __call__(self, *arguments: Any) -> Any:
-        """The user's step, and what was waiting for it."""
+    def withdraw(self) -> None:
+        """Give the place back."""
         if vars(self._model).get("train_function") is self:
             vars(self._model)["train_function"] = self._original
+
+    def __call__(self, *arguments: Any) -> Any:
+        """The user's step, and what was waiting for it."""
+        self.withdraw()
         outcome = self._original(*arguments)
         self._attach(self._model)
         return outcome

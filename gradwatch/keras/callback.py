@@ -16,7 +16,13 @@ from gradwatch.console import ConsoleSink
 from gradwatch.errors import ArgumentError
 from gradwatch.finding import Finding
 from gradwatch.history import History
-from gradwatch.keras.attaching import AfterFirstStep, attach, attachment_of, is_ready
+from gradwatch.keras.attaching import (
+    AfterFirstStep,
+    attach,
+    attachment_of,
+    is_ready,
+    withdraw,
+)
 from gradwatch.keras.attachment import Attachment
 from gradwatch.keras.limits import limits_of
 from gradwatch.keras.optimizers import accumulation_of, leaves
@@ -131,10 +137,7 @@ class GradWatch(keras.callbacks.Callback):  # type: ignore[misc] # Keras ships n
         self._watched = weakref.ref(model)
         for sentence in limits_of(model):
             self._session.leave_out_signals(sentence)
-        try:
-            self._attach(model)
-        except Exception as error:  # noqa: BLE001 -- promise 2: a fault never breaks a run
-            self._session.fault(error)
+        self._attach(model)
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Write what was held, which now stands between two progress bars."""
@@ -154,8 +157,15 @@ class GradWatch(keras.callbacks.Callback):  # type: ignore[misc] # Keras ships n
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Leave the model as it was, judge the end, write a line, close the event file."""
         self._session.finish()
+        withdraw(self.model)
 
     def _attach(self, model: Any) -> None:
+        try:
+            self._join(model)
+        except Exception as error:  # noqa: BLE001 -- promise 2: a fault never breaks a run
+            self._session.fault(error)
+
+    def _join(self, model: Any) -> None:
         """Join the callbacks that watch this training, or be the first."""
         attachment = attachment_of(model)
         if attachment is not None and not self._is_of_this_training(attachment):

@@ -189,9 +189,9 @@ class Pass:
         return recurrent
 
     def _call_layer(self, row: int, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        given = floating((args, kwargs))
-        if not all(map(self._tracer.follows, given)):
+        if not self._tracer.is_running():
             return original(*args, **kwargs)
+        given = floating((args, kwargs))
         number = len(self.calls)
         self.calls.append(Call(row, self._tracer.sources(given)))
         args, kwargs = self._watch_input(row, number, args, kwargs)

@@ -51,7 +51,7 @@ class JaxTracer:
         self.questions.append(list(tensors))
         return set() if self._sources is None else self._sources[len(self.questions) - 1]
 
-    def follows(self, tensor: Any) -> bool:
+    def is_running(self) -> bool:
         """Whether the pass itself is traced now, and not a loop or a checkpoint inside it."""
         return bool(get_opaque_trace_state(convention=CONVENTION) == self._trace)
 

@@ -50,9 +50,9 @@ class TensorFlowTracer:
         traced = [tensor for tensor in tensors if not _is_eager(tensor)]  # the rest is given
         return set().union(*(self._walk(tensor.op) for tensor in traced))
 
-    def follows(self, tensor: Any) -> bool:
-        """Whether it is of the graph that the pass is traced into, or eager."""
-        return _is_eager(tensor) or tensor.graph is self._graph
+    def is_running(self) -> bool:
+        """Whether operations go to the graph that the pass is traced into, or are eager."""
+        return tf.compat.v1.get_default_graph() is self._graph
 
     def slope(self, function: Callable[[Any], Any], tensor: Any) -> Any:
         """Its gradient of ones."""

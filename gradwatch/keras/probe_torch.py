@@ -47,7 +47,7 @@ class TorchTracer:
                 pending.extend(above for above, _ in node.next_functions if above is not None)
         return found
 
-    def follows(self, tensor: Any) -> bool:
+    def is_running(self) -> bool:
         """Whether no checkpoint runs now, which runs again in the backward pass."""
         return bool(_hooks() == self._hooks)
 

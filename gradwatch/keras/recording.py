@@ -44,8 +44,8 @@ class Tracer(Protocol):
     def slope(self, function: Callable[[Any], Any], tensor: Any) -> Any:
         """The derivative of an elementwise function, of the tensor's shape."""
 
-    def follows(self, tensor: Any) -> bool:
-        """Whether the tensor is one of the pass itself, not of the body of a loop inside it."""
+    def is_running(self) -> bool:
+        """Whether the pass itself runs now, not a loop's body, a branch or a checkpoint in it."""
 
 
 class Recorder:
@@ -78,7 +78,7 @@ class Recorder:
 
     def can_follow(self, leaf: Any) -> bool:
         """Whether it is a floating tensor of this pass."""
-        return is_floating(leaf) and self.tracer.follows(leaf)
+        return is_floating(leaf) and self.tracer.is_running()
 
 
 def floating(structure: Any) -> list[Any]:

@@ -53,6 +53,19 @@ def test_a_layer_that_no_optimizer_is_given_is_frozen_and_not_observed(given):
     assert found == pytest.approx(dict.fromkeys(names, np.nan), nan_ok=True)
 
 
+def test_an_optimizer_of_other_variables_leaves_the_figures_as_they_are():
+    layer = keras.layers.Dense(2)
+    layer.build((None, 3))
+    foreign = keras.Variable(np.ones(3))
+    layout = Layout([(layer.kernel, 0)])
+    optimizer = keras.optimizers.SGD(0.1)
+    optimizer.build([foreign])
+    carrier = keras.ops.convert_to_tensor(layout.empty())
+    figures = StepFigures(layout, optimizer, carrier, keras.ops.convert_to_tensor([True])[0])
+    figures.before([keras.ops.ones(3)], [foreign])
+    np.testing.assert_array_equal(keras.ops.convert_to_numpy(figures.after()), layout.empty())
+
+
 @pytest.mark.parametrize("figure", [np.nan, np.inf, -np.inf])
 def test_a_gradient_that_is_not_finite_is_counted(figure):
     snapshot = step([0, 1], gradient=figure)

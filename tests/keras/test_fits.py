@@ -9,7 +9,7 @@ import pytest
 
 keras = pytest.importorskip("keras")
 
-from gradwatch.keras.attaching import attachment_of  # noqa: E402 -- needs Keras
+from gradwatch.keras.attaching import AfterFirstStep, attachment_of  # noqa: E402 -- needs Keras
 from tests.keras.training import (  # noqa: E402 -- needs Keras
     BACKEND,
     BATCH,
@@ -442,6 +442,7 @@ def test_a_model_without_anything_to_train_is_trained_on():
         with pytest.warns(UserWarning, match="trainable weights"):
             fit(compiled(model), callback)
     assert len(callback.history) == 0
+    assert not isinstance(vars(model)["train_function"], AfterFirstStep)
 
 
 def test_a_loss_of_its_own_and_several_outputs_are_observed():

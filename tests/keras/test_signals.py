@@ -405,6 +405,44 @@ def test_what_runs_in_the_body_of_a_loop_is_left_out_and_the_rest_is_seen():
         assert probed.of("step", "forward_calls") == 0
 
 
+class Branches(layers.Layer):
+    """Takes one of two activations."""
+
+    def call(self, inputs):
+        positive = ops.sum(inputs) > 0
+        return ops.cond(positive, lambda: ops.relu(inputs), lambda: ops.tanh(inputs))
+
+
+class Mapped(layers.Layer):
+    """Looks each row of tokens up in the body of a loop, which is given no floating tensor."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.table = layers.Embedding(7, 3, name="table")
+
+    def build(self, shape):
+        self.table.build(None)
+
+    def call(self, inputs):
+        return ops.mean(ops.map(self.table, inputs), axis=1)
+
+
+def test_activations_in_the_branches_of_a_condition_leave_the_rest_to_be_seen():
+    model = stack((4,), layers.Dense(3, name="before"), Branches(), layers.Dense(2, name="after"))
+    probed = Probed(model, random(16, 4), random(16, 2))
+    assert probed.of("before", "output_grad_norm") > 0
+    assert probed.of("after", "forward_calls") == 1
+
+
+def test_a_loop_over_a_layer_of_whole_numbers_leaves_the_rest_to_be_seen():
+    inputs = keras.Input((5,), dtype="int32")
+    outputs = layers.Dense(2, name="after")(Mapped()(inputs))
+    tokens = np.arange(80).reshape(16, 5).astype("int32") % 7
+    probed = Probed(compiled(keras.Model(inputs, outputs)), tokens, random(16, 2))
+    assert probed.of("after", "forward_calls") == 1
+    assert probed.of("after", "output_grad_norm") > 0
+
+
 def test_layers_whose_activations_are_made_again_in_the_backward_pass_are_harmless():
     if BACKEND == "tensorflow":
         pytest.skip("Keras 3.15 cannot train such a model on TensorFlow")
