@@ -1,4 +1,4 @@
-"""Ten of the labelled runs of `tests.calibration`, rebuilt in Keras: six sick, four healthy.
+"""Twelve of the labelled runs of `tests.calibration`, rebuilt in Keras: six sick, six healthy.
 
 `KERAS_BACKEND=jax python -m tests.keras.calibration_cases --seeds 0 1 2` prints what the callback
 at its defaults says of each. Scikit-learn's digits, cross-entropy on logits, SGD with momentum 0.9
