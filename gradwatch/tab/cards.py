@@ -7,7 +7,7 @@ from typing import Any
 
 from gradwatch.finding import Finding, Fix
 from gradwatch.report_words import figure
-from gradwatch.tab.wire import number
+from gradwatch.tensorboard.schema import number
 
 THRESHOLD = "_threshold"
 """What the name of a figure's threshold ends with in the evidence."""

@@ -13,8 +13,8 @@ from gradwatch.snapshot import Snapshot
 from gradwatch.tab.cards import card
 from gradwatch.tab.statistics import TabStatistic
 from gradwatch.tab.stored_run import StoredRun
-from gradwatch.tab.wire import number
 from gradwatch.tensorboard.reader import Recording, Session
+from gradwatch.tensorboard.schema import number
 
 MOST_SAMPLES = 256
 """Samples that a verdict looks at: as many as a `History` keeps while a run goes on."""

@@ -15,23 +15,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gradwatch.tensorboard.schema import encode_json
+from gradwatch.tensorboard.schema import encode_json, number
 
 DTYPES = {"float32": "<f4", "float64": "<f8", "int32": "<i4", "uint8": "u1"}
 """Name of a type in the header → how it is stored."""
 
 ALIGNMENT = 8
 """Octets: a typed array of the browser must begin at a multiple of the size of its numbers."""
-
-
-def number(value: float) -> float | str:
-    """A number for JSON; one that is not finite is "NaN", "Infinity" or "-Infinity"."""
-    value = float(value)
-    if math.isnan(value):
-        return "NaN"
-    if math.isinf(value):
-        return "Infinity" if value > 0 else "-Infinity"
-    return value
 
 
 def observed(value: float) -> float | str | None:

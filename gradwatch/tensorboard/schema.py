@@ -159,7 +159,7 @@ def encode_finding(finding: Finding, *, session: str) -> bytes:
         "layers": finding.layers,
         "cause": finding.cause,
         "message": finding.message,
-        "evidence": {name: _number(figure) for name, figure in finding.evidence.items()},
+        "evidence": {name: number(figure) for name, figure in finding.evidence.items()},
         "fixes": [_fix_as_json(fix) for fix in finding.fixes],
     }
     return encode_json(stored)
@@ -189,7 +189,7 @@ def _fix_as_json(fix: Fix) -> dict[str, Any]:
         "rationale": fix.rationale,
         "reference": fix.reference,
         "snippets": dict(fix.snippets),
-        "lr_factor": _number(fix.lr_factor),
+        "lr_factor": number(fix.lr_factor),
         "avoid_when": fix.avoid_when,
     }
 
@@ -201,7 +201,8 @@ def _fix_of_json(stored: dict[str, Any]) -> Fix:
     return Fix(**{**known, "lr_factor": float(known.get("lr_factor", old_factor))})
 
 
-def _number(figure: float) -> float | str:
+def number(figure: float) -> float | str:
+    """A number for JSON; one that is not finite is "NaN", "Infinity" or "-Infinity"."""
     figure = float(figure)
     if math.isnan(figure):
         return "NaN"

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gradwatch.tab.wire import DTYPES, encode, number, observed, observed_list
+from gradwatch.tab.wire import DTYPES, encode, observed, observed_list
+from gradwatch.tensorboard.schema import number
 
 from .serving import decode
 

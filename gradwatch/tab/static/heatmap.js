@@ -16,8 +16,8 @@ import { figure, grouped, printable } from "./words.js";
  *   onKey: function(string): void, onCursor: function(string): void}} callbacks `onPin` gets a
  *   layer's name and a step, `onZoom` the lines and steps of a dragged rectangle, `onKey` one of
  *   "+", "-" and "0", `onCursor` the cell in words.
- * @returns {{show: function(object): void, pin: function(string|null, number|null): void,
- *   redraw: function(): void}}
+ * @returns {{show: function(object): Set<string>, pin: function(string|null, number|null): void}}
+ *   `show` returns the kinds of the cells.
  */
 export function createHeatmap(root, callbacks) {
   const title = element("h3", { class: "gw-heatmap-title" });
@@ -41,11 +41,6 @@ export function createHeatmap(root, callbacks) {
         "Arrow keys move the cursor, Enter selects, plus and minus zoom, 0 shows all.",
     );
     cursor = cursor === null ? null : clampedCell(cursor);
-    return redraw();
-  }
-
-  function redraw() {
-    if (shown === null) return new Set();
     box = { width: Math.max(root.clientWidth - LEFT, 120), height: cellsHeight(shown.rows.length) };
     const kinds = drawHeatmap(cells, shown, box);
     frame();
@@ -155,7 +150,7 @@ export function createHeatmap(root, callbacks) {
     if (shown !== null) frame();
   }
 
-  return { show, pin, redraw };
+  return { show, pin };
 }
 
 /**

@@ -16,8 +16,7 @@ export async function render() {
   const inline = document.getElementById("gradwatch-inline");
   if (inline === null) await loadStyles();
   const root = element("div", { class: "gradwatch" });
-  const anchor = document.getElementById("gradwatch-page") ?? document.body;
-  fill(anchor, root);
+  fill(document.body, root);
   const source = inline === null ? serverSource() : inlineSource(JSON.parse(inline.textContent));
   const page = createPage(root, source);
   followTheme(root, page.redraw);

@@ -34,9 +34,10 @@ export function createPage(root, source) {
   const grids = { run: null, other: null };
   let tokens = new Map();
   let request = 0;
+  let profileRequest = 0;
 
   const verdict = createVerdict(parts.verdict);
-  const rulePanel = createRulePanel(parts.rule, {});
+  const rulePanel = createRulePanel(parts.rule);
   const announce = (text) => fill(parts.live, text);
   const onLayer = (name) => pin(name, view.step);
   const findings = createFindings(parts.findings, { onLayer, onRule: showRule, announce });
@@ -146,7 +147,7 @@ export function createPage(root, source) {
     if (!isCurrent()) return undefined;
     Object.assign(grids, { run, other });
     draw(statistic);
-    return showProfile(isCurrent);
+    return showProfile();
   }
 
   async function grid(side, statistic) {
@@ -207,11 +208,15 @@ export function createPage(root, source) {
     return [start + rows[0], start + rows[1]];
   }
 
-  async function showProfile(isCurrent) {
-    const { last_step: last, name } = overviews.run;
-    const found = last === null ? null : await source.profile(name, view.step ?? last);
-    if (!isCurrent()) return;
-    profile.show(found, overviews.run);
+  // A click may ask for another profile while heatmaps are on their way: each has its own count.
+  async function showProfile() {
+    profileRequest += 1;
+    const own = profileRequest;
+    const overview = overviews.run;
+    const step = view.step ?? overview.last_step;
+    const found = step === null ? null : await source.profile(overview.name, step);
+    if (own !== profileRequest || overview !== overviews.run) return;
+    profile.show(found, overview);
     select(view.layer);
   }
 
@@ -231,7 +236,11 @@ export function createPage(root, source) {
     Object.assign(view, { layer, step });
     save(view);
     for (const side of SIDES) heatmaps[side].pin(layer, step);
-    await guarded(showProfile);
+    try {
+      await showProfile();
+    } catch (error) {
+      announce(error.message);
+    }
   }
 
   function select(layer) {
