@@ -14,7 +14,7 @@ from rich.text import Text
 
 from gradwatch._version import __version__
 from gradwatch.comparison import ComparedLayer, Comparison, compare
-from gradwatch.comparison_words import ratio_words
+from gradwatch.comparison.words import ratio_words
 from gradwatch.errors import ArgumentError, MissingExtraError
 from gradwatch.finding import Finding, listed
 from gradwatch.report_words import counted, figure, headline, printable

@@ -10,9 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
 from gradwatch.comparison import FACTOR, PERSISTENCE, TRAVELS, Comparison, compare
-from gradwatch.comparison_alignment import matched
+from gradwatch.comparison.alignment import Aligned, departures, largest_lasting, matched
 from gradwatch.errors import ArgumentError
 from gradwatch.finding import Finding
 from gradwatch.layer import Layer
@@ -268,6 +271,58 @@ class TestSpecialFigures:
         answer = compared(a, b, statistic).as_json()
         assert json.loads(json.dumps(answer, allow_nan=False)) == answer
         assert answer["sentence"].endswith(".")
+
+
+def aligned_ratios(ratios: Sequence[Sequence[float]]) -> Aligned:
+    """Two runs that are so far apart, a row a step."""
+    levels = np.array(ratios, dtype=np.float64)
+    steps = np.arange(len(levels))
+    names = tuple(f"fc{column}" for column in range(levels.shape[1]))
+    return Aligned(names, steps, steps, np.zeros_like(levels), levels)
+
+
+RATIOS = st.sampled_from([np.nan, np.inf, -np.inf, 0.0, 0.5, -0.5, 2.0, -2.0, 3.0, -3.0])
+
+
+class TestLasting:
+    """Of the samples that observed a layer, so many on end."""
+
+    @given(arrays(np.float64, st.tuples(st.integers(0, 9), st.integers(0, 3)), elements=RATIOS))
+    def test_the_largest_is_that_of_the_windows_of_each_layer(self, ratios):
+        expected = []
+        for column in ratios.T:
+            known = column[~np.isnan(column)]
+            windows = [known[start : start + 3] for start in range(len(known) - 2)]
+            sides = [max(window.min(), -window.max(), 0.0) for window in windows]
+            expected.append(max(sides, default=np.nan))
+        found = largest_lasting(aligned_ratios(ratios), persistence=3)
+        np.testing.assert_array_equal(found, np.array(expected, dtype=np.float64))
+
+    @pytest.mark.parametrize(
+        ("column", "rows"),
+        [
+            ([0.0, 2.0, 2.0, 2.0, 2.0], [1, 2, 3]),
+            ([0.0, 2.0, np.nan, 2.0, np.nan, 2.0], [1, 3, 5]),
+            ([-2.0, 2.0, -2.0, -2.0, -2.0], [2, 3, 4]),
+            ([2.0, 2.0, 0.0, np.inf, np.inf], [3, 4]),
+        ],
+        ids=["at once", "with gaps", "on one side", "to the end"],
+    )
+    def test_a_departure_has_the_rows_that_make_it_one(self, column, rows):
+        found = departures(
+            aligned_ratios([[0.0, ratio] for ratio in column]), limit=1.0, persistence=3
+        )
+        assert [*found] == [1]
+        assert (found[1].first, found[1].rows.tolist()) == (rows[0], rows)
+
+    @pytest.mark.parametrize(
+        "column",
+        [[2.0, 2.0, 0.0, 2.0, 2.0], [2.0, np.nan, 2.0], [1.0, 1.0, 1.0, 1.0], [np.nan] * 4],
+        ids=["interrupted", "with a gap", "at the limit", "never observed"],
+    )
+    def test_less_is_none(self, column):
+        ratios = aligned_ratios([[ratio] for ratio in column])
+        assert departures(ratios, limit=1.0, persistence=3) == {}
 
 
 class TestAlignment:

@@ -24,8 +24,8 @@ from rich.table import Table
 
 import gradwatch
 from gradwatch.comparison import DEFAULTS, FACTOR, OTHERWISE, PERSISTENCE, Comparison, compare
-from gradwatch.comparison_alignment import align, largest_lasting
-from gradwatch.comparison_series import series_of
+from gradwatch.comparison.alignment import align, largest_lasting
+from gradwatch.comparison.series import series_of
 from gradwatch.tensorboard.reader import Recording, read
 
 from .case import Build, Case

@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from gradwatch.comparison_series import Levels, Series, Steps
+from gradwatch.comparison.series import Levels, Series, Steps
 
 Rows = NDArray[np.intp]
 Flags = NDArray[np.bool_]
@@ -51,10 +51,11 @@ class Aligned:
 
 def align(a: Series, b: Series) -> Aligned:
     """Two runs, held against each other where both observed a common layer."""
-    names = tuple(name for name in a.names if name in frozenset(b.names))
+    names_b = frozenset(b.names)
+    names = tuple(name for name in a.names if name in names_b)
     rows_a, rows_b = matched(a.steps, b.steps)
-    levels_a = a.levels[rows_a][:, [a.names.index(name) for name in names]]
-    levels_b = b.levels[rows_b][:, [b.names.index(name) for name in names]]
+    levels_a = a.levels[np.ix_(rows_a, _columns(a.names, names))]
+    levels_b = b.levels[np.ix_(rows_b, _columns(b.names, names))]
     seen = ~(np.isnan(levels_a) | np.isnan(levels_b)).all(axis=1)
     return Aligned(
         names,
@@ -98,18 +99,41 @@ class Departure:
     rows: Rows
 
 
-def departure(aligned: Aligned, layer: int, *, limit: float, persistence: int) -> Departure | None:
-    """Where the ratio of a layer is first beyond the limit, on one side, for long enough.
+def departures(aligned: Aligned, *, limit: float, persistence: int) -> dict[int, Departure]:
+    """Column of a layer → where its ratio is first beyond the limit, on one side, for long enough.
 
     For `persistence` samples on end that observed the layer; where one run alone is not finite from
     there to the end, fewer do, since a run that breaks off has no more.
 
     Args:
         aligned: The two runs.
-        layer: Column of the layer.
         limit: Largest log10 of a ratio that is no departure.
         persistence: Samples.
     """
+    beyond = (np.abs(aligned.ratios) > limit).any(axis=0)
+    found = {
+        int(layer): _departure(aligned, int(layer), limit=limit, persistence=persistence)
+        for layer in np.flatnonzero(beyond)
+    }
+    return {layer: left for layer, left in found.items() if left is not None}
+
+
+def largest_lasting(aligned: Aligned, *, persistence: int) -> Levels:
+    """Largest |log10| of a ratio that every one of so many samples on end reaches, on one side.
+
+    Shape (layers,); NaN for a layer that fewer samples observed.
+    """
+    if len(aligned.ratios) < persistence:
+        return np.full(len(aligned.names), np.nan)
+    observed_first = np.argsort(np.isnan(aligned.ratios), axis=0, kind="stable")
+    known = np.take_along_axis(aligned.ratios, observed_first, axis=0)
+    windows = np.lib.stride_tricks.sliding_window_view(known, persistence, axis=0)
+    above = np.fmax.reduce(windows.min(axis=2), axis=0)
+    below = np.fmin.reduce(windows.max(axis=2), axis=0)
+    return np.asarray(np.maximum(np.maximum(above, -below), 0.0))
+
+
+def _departure(aligned: Aligned, layer: int, *, limit: float, persistence: int) -> Departure | None:
     rows = np.flatnonzero(~np.isnan(aligned.ratios[:, layer]))
     ratios, broken = aligned.ratios[rows, layer], aligned.broken[rows, layer]
     sides = np.where(np.abs(ratios) > limit, np.sign(ratios), 0.0)
@@ -120,20 +144,10 @@ def departure(aligned: Aligned, layer: int, *, limit: float, persistence: int) -
     return None
 
 
-def largest_lasting(aligned: Aligned, *, persistence: int) -> Levels:
-    """Largest |log10| of a ratio that every one of so many samples on end reaches, on one side.
-
-    Shape (layers,); NaN for a layer that fewer samples observed.
-    """
-    largest = np.full(len(aligned.names), np.nan)
-    for layer in range(len(aligned.names)):
-        column = aligned.ratios[:, layer]
-        known = column[~np.isnan(column)]
-        if len(known) >= persistence:
-            windows = np.lib.stride_tricks.sliding_window_view(known, persistence)
-            above, below = windows.min(axis=1).max(), windows.max(axis=1).min()
-            largest[layer] = max(above, -below, 0.0)
-    return largest
+def _columns(names: tuple[str, ...], wanted: tuple[str, ...]) -> Rows:
+    """Where each wanted name stands among the names."""
+    column = {name: index for index, name in enumerate(names)}
+    return np.asarray([column[name] for name in wanted], dtype=np.intp)
 
 
 def _nearest(steps: Steps, wanted: Steps) -> Rows:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from gradwatch.layer import Layer
 from gradwatch.samples import Flags
 from gradwatch.snapshot import FloatArray, State
-from gradwatch.tensorboard.chunk import Chunk
+from gradwatch.tensorboard.packed import Chunk
 from gradwatch.tensorboard.reader import Recording
 from gradwatch.wiring import wiring
 
@@ -76,7 +76,7 @@ def series_of(recording: Recording, statistic: str) -> Series:
     steps, levels = [np.empty(0, dtype=np.int64)], [np.empty((0, len(names)))]
     for chunk in _chunks(recording):
         own = _levels(chunk, statistic)
-        taken = (chunk.skipped[: chunk.kept] == 0) & ~np.isnan(own).all(axis=1)
+        taken = ~chunk.skipped[: chunk.kept] & ~np.isnan(own).all(axis=1)
         wide = np.full((int(taken.sum()), len(names)), np.nan)
         wide[:, [column[layer.name] for layer in chunk.rows.layers]] = own[taken]
         steps.append(chunk.steps[: chunk.kept][taken])

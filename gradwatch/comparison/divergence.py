@@ -1,4 +1,4 @@
-"""Comparison: where two stored runs diverge, at which step and in which layer first.
+"""Divergence: where two stored runs leave each other, at which step and in which layer first.
 
 Layers are held against each other by name, steps by their number. A run diverges from another where
 a layer's figure leaves a factor of the other's for several samples on end. Healthy runs of the same
@@ -15,16 +15,16 @@ from typing import Literal
 
 import numpy as np
 
-from gradwatch.comparison_alignment import (
+from gradwatch.comparison.alignment import (
     Aligned,
     Departure,
     align,
-    departure,
+    departures,
     largest_lasting,
     matched,
 )
-from gradwatch.comparison_result import ComparedLayer, Comparison, Divergence, Largest, Losses
-from gradwatch.comparison_series import Levels, Series, loss_series, series_of, stored_bits
+from gradwatch.comparison.result import ComparedLayer, Comparison, Divergence, Largest, Losses
+from gradwatch.comparison.series import Levels, Series, loss_series, series_of, stored_bits
 from gradwatch.errors import ArgumentError
 from gradwatch.finding import Finding
 from gradwatch.tensorboard.reader import Recording
@@ -124,12 +124,7 @@ class _Pair:
     @cached_property
     def departures(self) -> dict[int, Departure]:
         """Column of a layer → where it leaves, for those that do."""
-        limit = math.log10(FACTOR)
-        found = {
-            layer: departure(self.aligned, layer, limit=limit, persistence=PERSISTENCE)
-            for layer in range(len(self.aligned.names))
-        }
-        return {layer: left for layer, left in found.items() if left is not None}
+        return departures(self.aligned, limit=math.log10(FACTOR), persistence=PERSISTENCE)
 
     @cached_property
     def divergence(self) -> Divergence | None:
@@ -218,15 +213,3 @@ def _is_same(a: Recording, b: Recording, aligned: Aligned) -> bool:
 
 def _open_keys(findings: Iterable[Finding]) -> frozenset[str]:
     return frozenset(f"{found.code}/{found.cause}" for found in findings if found.is_open)
-
-
-__all__ = [
-    "DEFAULTS",
-    "FACTOR",
-    "OTHERWISE",
-    "PERSISTENCE",
-    "TRAVELS",
-    "ComparedLayer",
-    "Comparison",
-    "compare",
-]

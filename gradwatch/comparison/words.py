@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from gradwatch.report_words import counted, figure, power
 
 if TYPE_CHECKING:
-    from gradwatch.comparison_result import Comparison, Divergence
+    from gradwatch.comparison.result import Comparison, Divergence
 
 NOUNS = {
     "output_grad_norm": "backward signal relative to the output layer",

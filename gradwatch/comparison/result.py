@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from gradwatch.comparison_words import sentence
+from gradwatch.comparison.words import sentence
 
 
 @dataclass(frozen=True, slots=True)
