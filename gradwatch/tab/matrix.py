@@ -18,7 +18,7 @@ from gradwatch.layer import Layer
 from gradwatch.samples import Flags
 from gradwatch.snapshot import FloatArray, Snapshot, State
 from gradwatch.tab.statistics import STATISTIC_OF, TAB_STATISTICS, TabStatistic
-from gradwatch.tensorboard.chunk import Chunk
+from gradwatch.tensorboard.packed import Chunk
 from gradwatch.tensorboard.reader import Recording
 
 Rows = NDArray[np.intp]

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradwatch.snapshot import ROW_OF, STATISTICS, FloatArray, Needs
-from gradwatch.tensorboard.chunk import Chunk
+from gradwatch.tensorboard.packed import Chunk
 
 Scale = Literal["log", "linear", "log10", "diverging"]
 """log: drawn by its log10; log10: one already; diverging: a log10 that is normal near 0."""

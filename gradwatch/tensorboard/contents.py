@@ -11,7 +11,8 @@ from gradwatch.finding import Finding
 from gradwatch.report_words import printable
 from gradwatch.tensorboard import schema
 from gradwatch.tensorboard.checks import check_layers, check_types
-from gradwatch.tensorboard.chunk import Chunk, decode_chunk, decode_header
+from gradwatch.tensorboard.chunk import decode_chunk, decode_header
+from gradwatch.tensorboard.packed import Chunk
 from gradwatch.tensorboard.stored import Decoded, Point, Troubles, decoded
 
 _PARTS = {"run": 1, "layers": 1, "statistics": 2, "finding": 1}

@@ -19,9 +19,9 @@ from gradwatch.errors import ArgumentError
 from gradwatch.finding import Finding
 from gradwatch.snapshot import Snapshot
 from gradwatch.tensorboard import schema
-from gradwatch.tensorboard.chunk import Chunk
 from gradwatch.tensorboard.contents import Contents
 from gradwatch.tensorboard.events import event_files
+from gradwatch.tensorboard.packed import Chunk
 from gradwatch.tensorboard.search import find_recordings
 from gradwatch.tensorboard.stored import Point, Troubles, existing, stored_points
 

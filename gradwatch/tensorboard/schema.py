@@ -29,8 +29,11 @@ from gradwatch.snapshot import STATISTICS
 
 PLUGIN_NAME = "gradwatch"
 
-SCHEMA_VERSION = 1
-"""Raised when an older reader would misread a newer file; new JSON fields alone do not."""
+SCHEMA_VERSION = 2
+"""Raised when an older reader would misread a newer file; new JSON fields alone do not.
+
+Schema 1 had other chunks, see `chunk.py`; they are still read.
+"""
 
 LOWERED_IN_0_1 = 0.2
 """Learning rate factor that a fix's `lower_learning_rate: true` stood for ("try lr/5")."""
@@ -107,13 +110,26 @@ def parse_plugin_content(stored: bytes, *, tag: str) -> Content | None:
         ArgumentError: If a newer schema wrote it.
     """
     parsed = json.loads(stored)
-    if parsed["schema"] > SCHEMA_VERSION:
-        raise ArgumentError(
-            f"{tag} was written with schema {parsed['schema']}, and this gradwatch reads up to "
-            f"schema {SCHEMA_VERSION}: run `pip install --upgrade gradwatch`"
-        )
+    refuse_newer(parsed["schema"], tag)
     content: Content | None = parsed["content"] if parsed["content"] in get_args(Content) else None
     return content
+
+
+def refuse_newer(version: int, subject: str) -> None:
+    """Nothing, if this version can read a schema.
+
+    Args:
+        version: Of the schema.
+        subject: What was written with it, for the message.
+
+    Raises:
+        ArgumentError: If the schema is a newer one.
+    """
+    if version > SCHEMA_VERSION:
+        raise ArgumentError(
+            f"{subject} was written with schema {version}, and this gradwatch reads up to "
+            f"schema {SCHEMA_VERSION}: run `pip install --upgrade gradwatch`"
+        )
 
 
 def encode_run(facts: RunFacts) -> bytes:

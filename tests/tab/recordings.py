@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from gradwatch.finding import Finding
@@ -25,6 +25,7 @@ def session_points(
     framework: str = "torch",
     statistics: tuple[str, ...] | None = None,
     chunk_size: int = 4,
+    encode: Callable[..., tuple[bytes, bytes]] = encode_chunk,
 ) -> list[Point]:
     """The points of one session; a chunk ends where the rows change."""
     facts = RunFacts(session, framework, "0.1.0", started, finished)
@@ -38,7 +39,7 @@ def session_points(
         if digest not in known:
             known.add(digest)
             points.append(Point("layers", chunk[0].step, time, (encoded,)))
-        parts = encode_chunk(chunk, session=session, rows=digest)
+        parts = encode(chunk, session=session, rows=digest)
         points.append(Point("statistics", chunk[0].step, time, parts))
     for finding in findings:
         stored = schema.encode_finding(finding, session=session)

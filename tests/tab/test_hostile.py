@@ -11,10 +11,12 @@ from hypothesis import strategies as st
 from tensorboard.data.provider import TensorDatum, TensorTimeSeries
 
 from gradwatch.tensorboard import schema
+from gradwatch.tensorboard.chunk import encode_chunk
 from gradwatch.tensorboard.events import EventWriter, required
 from gradwatch.tensorboard.reader import Point
 from gradwatch.tensorboard.values import ValueBuilder
 from tests.tensorboard.builders import chain, finding, random_run, write_run, write_training
+from tests.tensorboard.schema_1 import chunk_of_schema_1
 
 from .recordings import session_points
 from .serving import Tab, decode, provided, strict_json
@@ -95,23 +97,31 @@ def answers(tab: Tab, run: str = RUN) -> dict[str, object]:
     return found
 
 
-SOUND = session_points(
-    random_run(chain(3), range(6)),
-    findings=[finding(step=2), finding(code="GW202", cause="inputs")],
+SOUND, OLDER = (
+    session_points(
+        random_run(chain(3), range(6)),
+        findings=[finding(step=2), finding(code="GW202", cause="inputs")],
+        encode=encode,
+    )
+    for encode in (encode_chunk, chunk_of_schema_1)
 )
 
+of_each_schema = pytest.mark.parametrize("sound", [SOUND, OLDER], ids=["sound", "older"])
 
-def test_a_sound_run_has_no_troubles():
-    found = answers(Tab(in_memory(SOUND)))
+
+@of_each_schema
+def test_a_sound_run_has_no_troubles(sound):
+    found = answers(Tab(in_memory(sound)))
     assert found["run"]["samples"] == 6
     assert found["run"]["troubles"] == []
 
 
+@of_each_schema
 @FUZZED
 @given(change=st.data())
-def test_octets_that_were_changed_are_told_or_read_but_never_break(change):
+def test_octets_that_were_changed_are_told_or_read_but_never_break(sound, change):
     """As long as its record's checksum fits, TensorBoard hands on whatever is there."""
-    points = list(SOUND)
+    points = list(sound)
     for _ in range(change.draw(st.integers(1, 4))):
         place = change.draw(st.integers(0, len(points) - 1))
         parts = list(points[place].parts)
@@ -238,7 +248,7 @@ def test_steps_beyond_what_the_browser_counts_are_answered(step):
 
 
 def newer_file(octets: bytes) -> bytes:
-    return octets.replace(b'{"schema":1', b'{"schema":9')
+    return octets.replace(b'{"schema":%d' % schema.SCHEMA_VERSION, b'{"schema":9')
 
 
 def cut(octets: bytes) -> bytes:
@@ -267,12 +277,23 @@ def test_a_damaged_file_leaves_the_rest_of_the_board(tmp_path, damage: Callable[
 def test_a_file_of_a_newer_gradwatch_says_what_to_do(tmp_path):
     events, values = EventWriter(str(tmp_path / "gradwatch"), clock=lambda: 1.0), ValueBuilder()
     value = values.stored("gradwatch/stats/0", "statistics", [b"?", b"?"])
-    value.metadata.plugin_data.content = b'{"schema": 2, "content": "statistics"}'
+    value.metadata.plugin_data.content = b'{"schema": 9, "content": "statistics"}'
     events.add([value], step=0)
     events.close()
     with provided(tmp_path, "python") as provider:
         (trouble,) = answers(Tab(provider), "gradwatch")["run"]["troubles"]
-    assert "was written with schema 2" in trouble
+    assert "was written with schema 9" in trouble
+    assert "pip install --upgrade gradwatch" in trouble
+
+
+def test_a_chunk_of_a_newer_gradwatch_under_an_older_tag_says_what_to_do():
+    """TensorBoard may keep the metadata of the session that wrote to the tag first."""
+    points = list(SOUND)
+    place = next(n for n, point in enumerate(points) if point.content == "statistics")
+    header = json.loads(points[place].parts[0]) | {"schema": 9}
+    points = with_first_part(points, place, json.dumps(header).encode())
+    (trouble,) = answers(Tab(in_memory(points)))["run"]["troubles"]
+    assert "its chunk was written with schema 9" in trouble
     assert "pip install --upgrade gradwatch" in trouble
 
 

@@ -3,6 +3,7 @@
 import json
 import struct
 import tracemalloc
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -10,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gradwatch.snapshot import STATISTICS, State
+from gradwatch.errors import ArgumentError
+from gradwatch.snapshot import STATISTICS, Snapshot, State, empty_statistics
 from gradwatch.tensorboard.chunk import (
     MOST_SNAPSHOTS,
     decode_chunk,
@@ -18,7 +20,7 @@ from gradwatch.tensorboard.chunk import (
     encode_chunk,
     fits,
 )
-from gradwatch.tensorboard.schema import Rows
+from gradwatch.tensorboard.schema import SCHEMA_VERSION, Rows
 from gradwatch.tensorboard.sink import LARGEST_CHUNK
 
 from .builders import as_written, chain, random_run, usual_snapshot
@@ -102,12 +104,22 @@ def header_with(**changes):
         {"rows": ["r"]},
         {"limits": [1]},
         {"limits": 5},
+        {"schema": 0},
+        {"schema": "2"},
+        {"schema": True},
+        {"schema": None},
     ],
     ids=str,
 )
 def test_a_header_that_claims_what_cannot_be_is_refused(changes):
     with pytest.raises(ValueError, match=r"ChunkHeader\.|its header|it claims"):
         decode_header(header_with(**changes))
+
+
+def test_a_header_of_a_newer_schema_is_refused_with_the_way_out():
+    newer = {"schema": SCHEMA_VERSION + 1, "snapshot_count": "unlike today's"}
+    with pytest.raises(ArgumentError, match=r"schema 3.* run `pip install --upgrade gradwatch`"):
+        decode_header(header_with(**newer))
 
 
 def test_a_header_without_a_field_is_refused():
@@ -150,6 +162,15 @@ def test_a_state_that_is_none_is_refused(state):
         decode_chunk(decode_header(header), body, Rows(chain(2)))
 
 
+def test_a_chunk_without_its_first_states_is_refused():
+    snapshots = random_run(chain(2), range(8))
+    header, body = encode_chunk(snapshots, session="s", rows="r")
+    changed_at = 8 * (8 + 8 + 8) + 1  # behind steps, wall times, losses and the flags `skipped`
+    cut = body[:changed_at] + bytes([body[changed_at] & 0x7F]) + body[changed_at + 1 + 2 :]
+    with pytest.raises(ValueError, match="lacks the states of its first snapshot"):
+        decode_chunk(decode_header(header), cut, Rows(chain(2)))
+
+
 @pytest.mark.parametrize(("step", "kept"), [(0, []), (3, [2]), (5, [2, 4]), (9, [2, 4, 6])])
 def test_what_a_later_chunk_took_the_place_of_can_be_left_out(step, kept):
     snapshots = random_run(chain(2), [2, 4, 6])
@@ -165,6 +186,47 @@ def test_a_row_that_was_not_observed_takes_one_number():
     _, without = encode_chunk([usual_snapshot(layers, 0, signals=False)], session="s", rows="r")
     uneven = 9  # of the signals in usual_snapshot, those that differ from layer to layer
     assert len(with_signals) - len(without) == uneven * (100 - 1) * struct.calcsize("f")
+
+
+def states_in(*rows: Sequence[int]) -> list[Snapshot]:
+    """A snapshot for each row of states."""
+    layers = chain(len(rows[0]))
+    return [
+        replace(usual_snapshot(layers, step), states=np.array(row, dtype=np.int8))
+        for step, row in enumerate(rows)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("rows", "stored"),
+    [
+        ([[0, 0, 0]] * 64, 1),
+        ([[0, 0, 0]] * 63 + [[0, 0, 1]], 2),
+        ([[0, 0, 0], [0, 1, 0]] * 32, 64),
+        ([[0, 0, 0]] * 20 + [[3, 0, 0]] * 24 + [[0, 0, 0]] * 20, 3),
+    ],
+    ids=["the same", "others at the end", "others at each", "others in between"],
+)
+def test_states_are_stored_where_they_change(rows, stored):
+    snapshots = states_in(*rows)
+    header, body = encode_chunk(snapshots, session="s", rows="r")
+    chunk = decode_chunk(decode_header(header), body, Rows(snapshots[0].layers))
+    assert len(chunk.state_rows) == stored
+    assert chunk.states.tolist() == rows
+    assert chunk.before(40).samples().states.tolist() == rows[:40]
+
+
+def test_a_wide_chunk_takes_little_more_than_its_numbers():
+    """The goal of 4,100 octets a step was set for 200 layers and five statistics."""
+    layers = chain(200)
+    snapshots = []
+    for step in range(LARGEST_CHUNK):
+        packed = empty_statistics(200)
+        packed[:5] = np.random.default_rng(step).random((5, 200))
+        states = np.full(200, State.TRAINED, dtype=np.int8)
+        snapshots.append(Snapshot.unpacked(packed, step=step, layers=layers, states=states))
+    parts = encode_chunk(snapshots, session="01234567", rows="0123456789ab")
+    assert sum(map(len, parts)) / LARGEST_CHUNK < 4_100
 
 
 @pytest.mark.parametrize(
