@@ -23,12 +23,18 @@ def attachment_of(model: Any) -> Attachment | None:
     return found if isinstance(found, Attachment) else None
 
 
-def attach(model: Any) -> Attachment:
-    """A new attachment, in place."""
+def attach(model: Any, earlier: Attachment | None = None) -> Attachment:
+    """An attachment in place: the earlier one where that is still good, or else a new one."""
+    is_good = earlier is not None and earlier.model is model and earlier.may_return()
+    attachment = earlier if earlier is not None and is_good else _made(model)
+    attachment.install()
+    return attachment
+
+
+def _made(model: Any) -> Attachment:
     backend = keras.backend.backend()
     made = getattr(import_module(f"gradwatch.keras.attachment_{backend}"), _ATTACHMENTS[backend])
     attachment: Attachment = made(model)
-    attachment.install()
     return attachment
 
 

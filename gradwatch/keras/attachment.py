@@ -108,16 +108,23 @@ class Attachment(ABC):
         )
         self.observers: list[Observer] = []
         self.training: object = None
-        """What is the same for all callbacks of the call of `fit` that it was made in."""
+        """What is the same for all callbacks of the call of `fit` that it stands in for."""
         self.span = int(getattr(model, "steps_per_execution", 1) or 1)
         self._optimizers = optimizers_of(model)
         self._taps: list[tuple[dict[str, Any], Any, Any]] = []
         """(attributes of an optimizer, its tap, what the user had set in its place or None)."""
         self._original: Any = None
+        """The training step that is traced with the taps in place."""
+        self._plain: Any = None
+        """The one that it stands in for, which gets its place back."""
+        self._history: Any = None
+        self._variables = _variables_of(model)
         self._totals = _loss_variables(model)
 
     def install(self) -> None:
-        """Tap the optimizers and stand in for a newly made training step."""
+        """Tap the optimizers and stand in for the training step."""
+        self._plain = vars(self.model).get("train_function")
+        self._history = getattr(self.model, "history", None)
         for optimizer in self._optimizers:
             attributes = vars(optimizer)
             stale = getattr(attributes.get(self.attribute), "attachment", None)
@@ -128,14 +135,28 @@ class Attachment(ABC):
             vars(tap)["attachment"] = self
             attributes[self.attribute] = tap
             self._taps.append((attributes, tap, own))
-        self._original = self._made()
+        if self._original is None:
+            self._original = self._made()
+        else:
+            self._start_anew()
         vars(self.model)["train_function"] = self
 
-    def lift(self) -> None:
-        """Leave the model as it was; its training step is traced anew when it is next needed.
+    def may_return(self) -> bool:
+        """Whether it may stand in once more, which spares a trace.
 
-        What another attachment has put in place since stays.
+        Its step is as good as the one that it stood in for: Keras makes a new one after `compile`.
         """
+        return (
+            self._plain is not None
+            and vars(self.model).get("train_function") is self._plain
+            and [id(entry) for entry in self._optimizers]
+            == [id(entry) for entry in optimizers_of(self.model)]
+            and self._variables == _variables_of(self.model)
+        )
+
+    def lift(self) -> None:
+        """Leave the model as it was. What another attachment has put in place since stays."""
+        self.observers.clear()
         for attributes, tap, own in self._taps:
             if attributes.get(self.attribute) is tap:
                 del attributes[self.attribute]
@@ -143,10 +164,14 @@ class Attachment(ABC):
                     attributes[self.attribute] = own
         self._taps.clear()
         if vars(self.model).get("train_function") is self:
-            vars(self.model)["train_function"] = None
+            vars(self.model)["train_function"] = self._plain
 
     def __call__(self, *arguments: Any) -> Any:
         """The training step, handed on."""
+        if self.model.history is not self._history:  # the training that it stood in for has raised
+            self.abandon()
+            self.model.make_train_function()
+            return self.model.train_function(*arguments)
         try:
             return self._call(arguments)
         except self.end_of_data:
@@ -154,9 +179,14 @@ class Attachment(ABC):
                 observer.cancel()
             raise
         except BaseException:
-            for observer in tuple(self.observers):
-                observer.interrupt()
+            self.abandon()
             raise
+
+    def abandon(self) -> None:
+        """Leave the model as it was, and have judged what was seen: the training has raised."""
+        for observer in tuple(self.observers):
+            observer.interrupt()
+        self.lift()
 
     def _call(self, arguments: Arguments) -> Any:
         if any(observer.wants_batch for observer in self.observers):
@@ -235,6 +265,10 @@ class Attachment(ABC):
         """The figures that the tap has left, which starts anew."""
 
     @abstractmethod
+    def _start_anew(self) -> None:
+        """Forget the figures of a training that is over."""
+
+    @abstractmethod
     def _captured(self, arguments: Arguments) -> tuple[Any, Arguments]:
         """(the coming batch, arguments that still hand it to the training step).
 
@@ -257,6 +291,11 @@ class Attachment(ABC):
         """A training step that is traced with the taps in place."""
         self.model.make_train_function(force=True)
         return self.model.train_function
+
+
+def _variables_of(model: Any) -> list[int]:
+    """What tells the model's variables, and which of them train, from those of another time."""
+    return [id(variable) for variable in (*model.variables, *model.trainable_variables)]
 
 
 def _loss_variables(model: Any) -> list[Any]:

@@ -119,8 +119,12 @@ class JaxAttachment(Attachment):
             return outcome
 
     def _carried(self) -> Copy:
-        carrier, self._carrier = self._carrier, None
+        carrier = self._carrier
+        self._start_anew()
         return self.copy(carrier)
+
+    def _start_anew(self) -> None:
+        self._carrier = None
 
     def _captured(self, arguments: Arguments) -> tuple[Any, Arguments]:
         state, iterator = arguments

@@ -111,8 +111,11 @@ class TensorFlowAttachment(Attachment):
 
     def _carried(self) -> Copy:
         copy = self.copy(self._carrier.read_value())
-        self._assign(self._carrier, self.layout.empty())
+        self._start_anew()
         return copy
+
+    def _start_anew(self) -> None:
+        self._assign(self._carrier, self.layout.empty())
 
     def _assign(self, variable: Any, value: Any) -> None:
         """Set it on every replica."""

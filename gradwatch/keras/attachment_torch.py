@@ -99,8 +99,11 @@ class TorchAttachment(Attachment):
 
     def _carried(self) -> Copy:
         copy = self.copy(self._carrier)
-        self._carrier = self._empty()
+        self._start_anew()
         return copy
+
+    def _start_anew(self) -> None:
+        self._carrier = self._empty()
 
     def _empty(self) -> Any:
         return torch.from_numpy(self.layout.empty()).to(self._device)

@@ -142,6 +142,8 @@ class GradWatch(keras.callbacks.Callback):  # type: ignore[misc] # Keras ships n
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Write what was held, which now stands between two progress bars."""
         self._release()
+        if self._session.is_attached and attachment_of(self.model) is not self._session.attachment:
+            self._attach(self.model)  # a callback has compiled the model, or made its step anew
         try:
             self._count_steps(self.model.optimizer)
         except Exception as error:  # noqa: BLE001 -- promise 2: a fault never breaks a run
@@ -167,14 +169,15 @@ class GradWatch(keras.callbacks.Callback):  # type: ignore[misc] # Keras ships n
 
     def _join(self, model: Any) -> None:
         """Join the callbacks that watch this training, or be the first."""
+        self._session.detach()
         attachment = attachment_of(model)
         if attachment is not None and not self._is_of_this_training(attachment):
-            attachment.lift()
+            attachment.abandon()
             attachment = None
         if attachment is None and not is_ready(model):
             AfterFirstStep(model, self._attach).install()
             return
-        attachment = attachment or attach(model)
+        attachment = attachment or attach(model, self._session.attachment)
         self._session.attach(attachment, accumulation=accumulation_of(model.optimizer))
         attachment.training = self.params
         self._count_steps(model.optimizer)

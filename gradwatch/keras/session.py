@@ -82,7 +82,8 @@ class Session:
         self._watcher = watcher
         self._schedule = schedule
         self._batch = batch
-        self._attachment: Attachment | None = None
+        self.attachment: Attachment | None = None
+        """What it observes, or has observed until it was detached."""
         self._probe: Probe | None = None
         self._pending: deque[_Pending] = deque()
         self._clock = _Clock()
@@ -108,27 +109,31 @@ class Session:
 
     def attach(self, attachment: Attachment, *, accumulation: int) -> None:
         """Observe the executions of this attachment from now on."""
-        self.detach()
         self.is_finished = False
-        self._attachment = attachment
-        self._probes = 0
         self._accumulation = accumulation
         self._is_observing = True
+        attachment.observers.append(self)
+        if attachment is self.attachment:
+            return
+        self.attachment = attachment
+        self._probes = 0
         self._probe = None
         self._observation = Observation(attachment.layout, attachment.rows)
-        attachment.observers.append(self)
         if self._batch is not None and self._observes_signals:
             self._make_probe(self._batch, attachment)
 
+    @property
+    def is_attached(self) -> bool:
+        """Whether the attachment hands it the executions."""
+        return self.attachment is not None and self in self.attachment.observers
+
     def detach(self) -> None:
         """Let go of the attachment; the last session on it lifts it."""
-        attachment, self._attachment = self._attachment, None
-        if attachment is None:
+        if self.attachment is None or not self.is_attached:
             return
-        if self in attachment.observers:
-            attachment.observers.remove(self)
-        if not attachment.observers:
-            attachment.lift()
+        self.attachment.observers.remove(self)
+        if not self.attachment.observers:
+            self.attachment.lift()
 
     def begin_epoch(self, steps: int, micro_steps: int) -> None:
         """Learn from the optimizer how many steps it has made, which may have been restored.
@@ -138,7 +143,7 @@ class Session:
             micro_steps: Its calls, of which several may accumulate to a step.
         """
         self._clock = _Clock()  # of an execution that an exception has ended
-        is_counted = self.step > 0 and (self._attachment is None or self._attachment.span == 1)
+        is_counted = self.step > 0 and (self.attachment is None or self.attachment.span == 1)
         known = self.step if is_counted else self._last_step + 1
         self.step = max(known, steps)
         self._micro_steps = micro_steps
@@ -200,7 +205,8 @@ class Session:
             with randomness.kept():
                 self._probed = attachment.copy(self._probe.run(state))
             if self._probe.traced is not None:
-                self._observation.learn(self._probe.traced)
+                for limit in self._observation.learn(self._probe.traced):
+                    self._watcher.degrade(limit)
             self._time_probe(self._probed, began)
         except Exception as error:  # noqa: BLE001 -- promise 2: a fault never breaks a run
             self._sample = Sample.PARAMETERS
@@ -337,7 +343,7 @@ class Session:
         if self._unseen == UNSEEN_SAMPLES:
             self._watcher.degrade(
                 "the training step was never seen to call the optimizer: a train_step of your own "
-                f"has to call optimizer.{getattr(self._attachment, 'attribute', 'apply')}, or no "
+                f"has to call optimizer.{getattr(self.attachment, 'attribute', 'apply')}, or no "
                 "gradient is observed"
             )
 

@@ -15,6 +15,7 @@ from gradwatch.errors import ArgumentError  # noqa: E402 -- after the check
 from gradwatch.keras.attaching import attachment_of  # noqa: E402 -- needs Keras
 from gradwatch.keras.probe import Probe  # noqa: E402 -- needs Keras
 from tests.keras.training import (  # noqa: E402 -- needs Keras
+    BACKEND,
     BATCH,
     STEPS,
     assert_same,
@@ -95,6 +96,31 @@ def test_a_training_that_a_callback_broke_off_leaves_the_next_as_it_would_be(err
     assert_same(trained(watch()), trained())
 
 
+def test_a_plain_training_after_one_that_was_broken_off_is_not_recorded():
+    model, callback = compiled(mlp()), watch()
+    with pytest.raises(BoomError):
+        fit(model, callback, Raising(BoomError()))
+    fit(model)
+    assert is_free(model)
+    assert steps_of(callback) == [0, 1]
+
+
+@pytest.mark.skipif(BACKEND == "jax", reason="Keras' loop on JAX keeps the state of before")
+def test_a_model_that_a_callback_compiles_anew_is_observed_from_the_next_epoch_on():
+    class Compiling(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            if batch == 1 and self.model.optimizer.iterations < STEPS:
+                compiled(self.model, keras.optimizers.SGD(0.01))
+                self.model.make_train_function()
+
+    model, callback = compiled(mlp()), watch()
+    fit(model, callback, Compiling(), epochs=2)
+    assert is_free(model)
+    assert steps_of(callback)[:2] == [0, 1]
+    assert len(steps_of(callback)) == 2 + STEPS
+    assert callback.history.limits == ()
+
+
 def test_another_callback_finds_and_lifts_what_was_left():
     model, first, second = compiled(mlp()), watch(), watch()
     with pytest.raises(BoomError):
@@ -104,7 +130,7 @@ def test_another_callback_finds_and_lifts_what_was_left():
     fit(model, second)
     assert is_free(model)
     assert steps_of(second) == list(range(2, 2 + STEPS))
-    assert steps_of(first) == [0]
+    assert steps_of(first) == [0, 1]
 
 
 def test_a_model_that_is_compiled_anew_after_a_fault_is_free():

@@ -245,6 +245,62 @@ def test_two_callbacks_change_the_training_as_little_as_one():
     assert_same(trained(watch(), watch(update_freq=3)), trained())
 
 
+# --- what a further training need not do again
+
+
+def traces(layer):
+    """Appends to a list at every call of the layer, traced or not."""
+    made, plain = [], layer.call
+    layer.call = lambda *args, **kwargs: (made.append(1), plain(*args, **kwargs))[1]
+    return made
+
+
+@pytest.mark.skipif(BACKEND == "torch", reason="Keras traces nothing on PyTorch")
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_further_fit_traces_nothing(count):
+    model, callbacks = compiled(mlp()), [watch() for _ in range(count)]
+    made = traces(model.layers[0])
+    for _ in range(2):
+        fit(model, *callbacks)
+    before = len(made)
+    fit(model, *callbacks)
+    assert len(made) == before > 0
+    assert all(each(callback) == list(range(3 * STEPS)) for callback in callbacks)
+
+
+@pytest.mark.skipif(BACKEND == "torch", reason="Keras traces nothing on PyTorch")
+def test_a_plain_fit_afterwards_traces_what_it_would_have():
+    """It finds the step that it had before, as it does without the callback between."""
+    model = compiled(mlp())
+    made = traces(model.layers[0])
+    fit(model)
+    plain = model.train_function
+    fit(model, watch())
+    before = len(made)
+    assert model.train_function is plain
+    fit(model)
+    assert len(made) == before
+
+
+def test_a_training_step_that_was_made_anew_is_observed_anew():
+    class Doubled(keras.Sequential):
+        factor = 1.0
+
+        def compute_loss(self, *args, **kwargs):
+            return self.factor * super().compute_loss(*args, **kwargs)
+
+    model, callback = (
+        compiled(Doubled([keras.Input((5,)), layers.Dense(3)]), optimizers.SGD(0.0)),
+        watch(),
+    )
+    fit(model, callback)
+    model.factor = 2.0
+    model.make_train_function(force=True)
+    fit(model, callback)
+    before, after = callback.history[0], callback.history[STEPS]
+    assert after.grad_norm == pytest.approx(2 * before.grad_norm, rel=1e-5)
+
+
 # --- where the data comes from
 
 
