@@ -14,6 +14,7 @@ from keras import ops
 from numpy.typing import NDArray
 
 from gradwatch.keras.optimizers import decay_shares, is_update_step, loss_scale_of, used_gradients
+from gradwatch.keras.samples import sample_of_gradient, sample_of_variable, slices_of
 from gradwatch.keras.tensor_norms import Stretches, norm, norms
 from gradwatch.sampling import SAMPLE_ELEMENTS, sampling_stride
 
@@ -25,7 +26,7 @@ means nothing."""
 
 COUNTS = ("observed", "skipped", "nonfinite", "peak_norm", "steps")
 """Figures of the whole since the last observed step: how many steps were observed, skipped by the
-loss scaling, had a non-finite watched gradient, the largest norm of that gradient, steps in all."""
+loss scaling, had a non-finite watched gradient, the largest norm of its sample, steps in all."""
 
 
 class Watched(NamedTuple):
@@ -123,6 +124,8 @@ class StepFigures:
         self._wanted = wanted
         self._places: list[int] = []
         self._variables: list[Any] = []
+        self._scattered: set[int] = set()
+        """Places whose gradients are slices."""
         self._before: Any = None
         self._sampled: Any = None
         """Copies of the samples before the step, one after the other, shape (elements,)."""
@@ -140,6 +143,7 @@ class StepFigures:
         self._places = [place for place, _, _ in known]
         self._variables = [variable for _, _, variable in known]
         given = [gradient for _, gradient, _ in known]
+        self._scattered = {place for place, gradient, _ in known if slices_of(gradient) is not None}
         self._layout.applied.update(self._places)
         for place, gradient in zip(self._places, given, strict=True):
             self._layout.without_gradient.discard(place)
@@ -199,9 +203,9 @@ class StepFigures:
 
     def _samples(self) -> list[Any]:
         return [
-            ops.cast(ops.reshape(variable.value, (-1,)), "float32")[
-                :: self._layout.watched[place].stride
-            ]
+            sample_of_variable(
+                variable, self._layout.watched[place].stride, is_scattered=place in self._scattered
+            )
             for place, variable in zip(self._places, self._variables, strict=True)
         ]
 
@@ -212,13 +216,17 @@ class StepFigures:
         return ops.reshape(self._columns(), (len(self._layout.watched), len(COLUMNS)))
 
     def _sentinel_norm(self, given: list[Any]) -> Any | None:
-        """Norm of the watched gradient, unscaled; None where this call does not have it."""
+        """Norm of a sample of the watched gradient, unscaled; None where this call has none.
+
+        It is taken at every step, observed or not, and serves to tell jumps of the gradient, and
+        values that are not finite, from the norms of the same sample before.
+        """
         if self._layout.sentinel not in self._places:
             return None
         gradient = given[self._places.index(self._layout.sentinel)]
         if gradient is None:
             return None
-        watched = norm(ops.convert_to_tensor(gradient, sparse=False))
+        watched = norm(sample_of_gradient(gradient))
         return watched if self._scale is None else watched / ops.cast(self._scale, "float32")
 
     def _counted(self) -> Any:

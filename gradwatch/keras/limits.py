@@ -6,6 +6,12 @@ from typing import Any
 
 import keras
 
+from gradwatch.keras.probe import Traced
+from gradwatch.keras.rows import Rows
+
+NAMED = 3
+"""Layers that a limit names one by one."""
+
 
 def limits_of(model: Any) -> list[str]:
     """Why there are no signals of this model, a sentence each; nothing where there are."""
@@ -21,3 +27,16 @@ def limits_of(model: Any) -> list[str]:
             "compute_loss()"
         ]
     return []
+
+
+def limits_of_probe(rows: Rows, traced: Traced) -> list[str]:
+    """Which layers ran in a probe and have no signals, in a sentence; nothing where all have."""
+    names = [rows[row].known.name for row in sorted(traced.hidden)]
+    if not names:
+        return []
+    rest = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return [
+        f"no forward or backward signals of {', '.join(names[:NAMED])}{rest}: the probe cannot "
+        "look into a rematerialised layer (keras.RematScope, keras.remat), nor into a loop or a "
+        "branch of the backend; gradients, weights and updates are observed"
+    ]

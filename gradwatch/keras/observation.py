@@ -12,6 +12,7 @@ from ml_dtypes import finfo
 from numpy.typing import NDArray
 
 from gradwatch.keras.figures import Layout
+from gradwatch.keras.limits import limits_of_probe
 from gradwatch.keras.probe import Traced, figures_of
 from gradwatch.keras.rows import Rows
 from gradwatch.keras.signals import loss_of, store_signals
@@ -29,8 +30,8 @@ class ParameterFigures:
     Args:
         observed: Steps of the execution that were observed.
         skipped: Steps since the figures before that the loss scaling has skipped.
-        nonfinite: Steps since then in which the watched gradient was not finite.
-        peak_norm: Largest norm of the watched gradient since then.
+        nonfinite: Steps since then in which the watched gradient's sample was not finite.
+        peak_norm: Largest norm of that sample since then.
         columns: Figures of the variables by name, shape (variables,) each.
     """
 
@@ -54,11 +55,17 @@ class Observation:
         self._rows = rows
         self._traced: Traced | None = None
 
-    def learn(self, traced: Traced) -> None:
-        """Take what a trace of the probe says, once."""
-        if traced is not self._traced:
-            self._traced = traced
-            self._rows.learn(traced.wiring.order, traced.wiring.edges, traced.wiring.activations)
+    def learn(self, traced: Traced) -> list[str]:
+        """What a trace of the probe could not see, in sentences; nothing of a trace that is known.
+
+        Args:
+            traced: What the trace says.
+        """
+        if traced is self._traced:
+            return []
+        self._traced = traced
+        self._rows.learn(traced.wiring.order, traced.wiring.edges, traced.wiring.activations)
+        return limits_of_probe(self._rows, traced)
 
     def parameters(self, carrier: NDArray[np.floating[Any]]) -> ParameterFigures:
         """The figures of a carrier."""

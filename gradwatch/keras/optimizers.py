@@ -10,11 +10,20 @@ from keras import ops
 
 
 def optimizers_of(model: Any) -> list[Any]:
-    """The optimizers that train the model: the compiled one, and those kept as its attributes."""
+    """The optimizers that train the model: the compiled one, and those kept as its attributes.
+
+    Lists, tuples, sets and dictionaries of them are gone through too.
+    """
     found: dict[int, Any] = {}
-    for candidate in (getattr(model, "optimizer", None), *vars(model).values()):
+    seen: set[int] = set()
+    pending = [*reversed(vars(model).values()), getattr(model, "optimizer", None)]
+    while pending:
+        candidate = pending.pop()
         if isinstance(candidate, keras.optimizers.Optimizer):
             found.setdefault(id(candidate), candidate)
+        elif isinstance(candidate, dict | list | tuple | set) and id(candidate) not in seen:
+            seen.add(id(candidate))
+            pending.extend(candidate.values() if isinstance(candidate, dict) else candidate)
     return list(found.values())
 
 

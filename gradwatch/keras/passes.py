@@ -21,7 +21,7 @@ from keras import ops, tree
 from gradwatch.keras.activation_calls import ActivationCall, ActivationCalls
 from gradwatch.keras.activations import activation_name
 from gradwatch.keras.layer_tree import WHOLE
-from gradwatch.keras.patches import functions_replaced, operations_of, replaced
+from gradwatch.keras.patches import called_method, functions_replaced, operations_of, replaced
 from gradwatch.keras.recording import NO_ROW, Key, Recorder, Tracer, floating
 from gradwatch.keras.rows import Rows, unit_axis
 from gradwatch.keras.spread import direction_spread, logit_misfit_ratio, logits_of
@@ -76,6 +76,8 @@ class Pass:
         self._activations = ActivationCalls(rows, self._recorder)
         self._running: list[int] = []
         self.calls: list[Call] = []
+        self.hidden: set[int] = set()
+        """Rows that ran where the pass cannot follow: in a loop, a branch or a checkpoint."""
         self.dtypes: dict[int, str] = {}
         """Row → dtype of its output."""
         self.figures = self._recorder.figures
@@ -94,7 +96,8 @@ class Pass:
                 if entry.composite:
                     continue
                 layer = entry.layer
-                stack.enter_context(replaced(layer, "call", partial(self._call_layer, row)))
+                report = partial(self._call_layer, row)
+                stack.enter_context(replaced(layer, called_method(layer), report))
                 whole.update(id(part) for part in layer._flatten_layers(include_self=False))
                 own = getattr(layer, "activation", None)
                 if callable(own) and activation_name(layer) and not entry.known.recurrent:
@@ -190,6 +193,7 @@ class Pass:
 
     def _call_layer(self, row: int, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         if not self._tracer.is_running():
+            self.hidden.add(row)
             return original(*args, **kwargs)
         given = floating((args, kwargs))
         number = len(self.calls)

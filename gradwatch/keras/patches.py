@@ -74,6 +74,14 @@ def _functions() -> Iterator[tuple[Any, str, Callable[..., Any], str]]:
             yield owner, "static_call", owner.static_call, attribute.lower()
 
 
+def called_method(layer: Any) -> str:
+    """Name of the method that computes what the layer gives: a quantized layer has one of its own.
+
+    Keras asks for it anew at every call, so it is replaced as an attribute of the layer.
+    """
+    return "call" if getattr(layer, "quantization_mode", None) is None else "quantized_call"
+
+
 def operations_of(model: Any) -> Iterator[Any]:
     """Every layer and functional operation of the model, and of models inside it, each once."""
     seen: set[int] = set()

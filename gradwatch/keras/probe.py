@@ -8,6 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import keras
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from gradwatch.keras.fans import TORCH_MODULE
 from gradwatch.keras.optimizers import optimizers_of
 from gradwatch.keras.passes import Key, Pass, Wiring
+from gradwatch.keras.recording import is_packed
 from gradwatch.keras.rows import Row, Rows
 from gradwatch.keras.tensor_norms import norm
 from gradwatch.sampling import sampling_stride
@@ -43,6 +45,7 @@ class Traced:
         calls: Row → how often it ran.
         inside: Rows with an activation of their own → the number of the activation in each call.
         positions: Number of an activation → its place among those that follow its layer in a row.
+        hidden: Rows that ran, but only where nothing can be seen of them.
     """
 
     keys: list[tuple[Key, int]]
@@ -52,6 +55,7 @@ class Traced:
     calls: dict[int, int]
     inside: dict[int, list[int]] = field(default_factory=dict)
     positions: dict[int, int] = field(default_factory=dict)
+    hidden: frozenset[int] = frozenset()
 
 
 class Probe(ABC):
@@ -66,7 +70,7 @@ class Probe(ABC):
     def __init__(self, model: Any, rows: Rows, batch: tuple[Any, Any, Any]) -> None:
         self._model = model
         self._rows = rows
-        self._batch = tree.map_structure(self._constant, batch)
+        self._given = batch
         self.traced: Traced | None = None
 
     @abstractmethod
@@ -78,9 +82,11 @@ class Probe(ABC):
                 its metrics.
         """
 
-    @staticmethod
-    def _constant(leaf: Any) -> Any:
-        return leaf if leaf is None else ops.convert_to_tensor(leaf)
+    @cached_property
+    def _batch(self) -> Any:
+        """The batch in tensors, of as many examples as the model takes."""
+        size = _batch_size_of(self._model)
+        return tree.map_structure(lambda leaf: _constant(leaf, size), self._given)
 
     def _forward(
         self, collected: Pass, state: Sequence[tuple[Any, Any]], batch: tuple[Any, Any, Any]
@@ -124,6 +130,7 @@ class Probe(ABC):
             collected.call_counts(),
             inside,
             collected.positions(),
+            frozenset(collected.hidden.difference(call.row for call in collected.calls)),
         )
         return ops.concatenate(list(flat.values()))
 
@@ -164,10 +171,36 @@ def state_of(model: Any) -> list[tuple[Any, Any]]:
 
 def few(batch: Any) -> Any:
     """The first examples of a batch, in arrays of the same structure."""
-    return tree.map_structure(
-        lambda leaf: leaf if leaf is None or not getattr(leaf, "ndim", 1) else leaf[:MOST_EXAMPLES],
-        batch,
-    )
+    return tree.map_structure(_first, batch)
+
+
+def _first(leaf: Any) -> Any:
+    if leaf is None or not getattr(leaf, "ndim", 1):
+        return leaf
+    if not is_packed(leaf) or hasattr(leaf, "__getitem__"):
+        return leaf[:MOST_EXAMPLES]
+    kept = leaf.indices[:, 0] < MOST_EXAMPLES  # a tf.SparseTensor, which cannot be cut
+    shape = (min(int(leaf.shape[0]), MOST_EXAMPLES), *leaf.shape[1:])
+    return type(leaf)(leaf.indices[kept], leaf.values[kept], shape)
+
+
+def _batch_size_of(model: Any) -> int | None:
+    """Examples of each of the model's batches, None where any number will do."""
+    fixed = list(tree.flatten(getattr(model, "inputs", None) or []))
+    for layer in model._flatten_layers():
+        if isinstance(layer, keras.layers.RNN) and layer.stateful:
+            fixed += tree.flatten(layer.states or [])
+    return next((int(one.shape[0]) for one in fixed if len(one.shape) and one.shape[0]), None)
+
+
+def _constant(leaf: Any, size: int | None) -> Any:
+    """The leaf as a tensor; of fixed size, its examples are used again or left out."""
+    if leaf is None or is_packed(leaf):
+        return leaf
+    tensor = ops.convert_to_tensor(leaf)
+    if size is None or not tensor.shape or int(tensor.shape[0]) == size:
+        return tensor
+    return ops.take(tensor, np.arange(size) % int(tensor.shape[0]), axis=0)
 
 
 def _units(row: Row) -> Any | None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import tensorflow as tf
+from tensorflow.python.eager import record
 
 from gradwatch.keras.passes import Pass
 from gradwatch.keras.probe import Probe
@@ -51,8 +53,12 @@ class TensorFlowTracer:
         return set().union(*(self._walk(tensor.op) for tensor in traced))
 
     def is_running(self) -> bool:
-        """Whether operations go to the graph that the pass is traced into, or are eager."""
-        return tf.compat.v1.get_default_graph() is self._graph
+        """Whether operations go to the graph that the pass is traced into, or are eager.
+
+        A checkpoint hides its forward pass from the tape, and runs again when the tape is read.
+        """
+        is_recorded = self._tape._recording and record.could_possibly_record()
+        return is_recorded and tf.compat.v1.get_default_graph() is self._graph
 
     def slope(self, function: Callable[[Any], Any], tensor: Any) -> Any:
         """Its gradient of ones."""
@@ -106,7 +112,8 @@ class TensorFlowProbe(Probe):
         """See `Probe.run`; the values are those of the variables when it runs."""
         if self._function is None:
             self._variables = [variable for variable, _ in state]
-            self._function = tf.function(self._figures, autograph=False)
+            batch = self._batch  # made before the trace, which must not own its tensors
+            self._function = tf.function(partial(self._figures, batch), autograph=False)
             return self._first_run()
         return self._function()
 
@@ -117,14 +124,14 @@ class TensorFlowProbe(Probe):
         except Exception:
             if not self._model.run_eagerly:
                 raise
-        self._function = self._figures
+        self._function = partial(self._figures, self._batch)
         return self._function()
 
-    def _figures(self) -> Any:
+    def _figures(self, batch: tuple[Any, Any, Any]) -> Any:
         state = [(variable, tf.convert_to_tensor(variable.value)) for variable in self._variables]
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             collected = Pass(self._rows, TensorFlowTracer(tape))
-            scaled, loss = self._forward(collected, state, self._batch)
+            scaled, loss = self._forward(collected, state, batch)
         gradients = tape.gradient(scaled, list(collected.watched.values()))
         by_key = dict(zip(collected.watched, gradients, strict=True))
         figures = {

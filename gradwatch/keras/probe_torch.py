@@ -73,9 +73,8 @@ class TorchProbe(Probe):
         with _undisturbed(self._model), torch.enable_grad():
             collected = Pass(self._rows, TorchTracer())
             scaled, loss = self._forward(collected, state, self._batch)
-            gradients = torch.autograd.grad(
-                scaled, list(collected.watched.values()), allow_unused=True
-            )
+            watched = list(collected.watched.values())
+            gradients = torch.autograd.grad(scaled, watched, allow_unused=True) if watched else ()
         with torch.no_grad():
             by_key = dict(zip(collected.watched, gradients, strict=True))
             figures = {

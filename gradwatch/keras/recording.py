@@ -91,10 +91,15 @@ def floating(structure: Any) -> list[Any]:
 
 
 def is_floating(leaf: Any) -> bool:
-    """Whether it is a tensor with values that have a gradient."""
-    if not keras.ops.is_tensor(leaf) or isinstance(leaf, keras.KerasTensor):
+    """Whether it is a dense tensor with values that have a gradient."""
+    if not keras.ops.is_tensor(leaf) or isinstance(leaf, keras.KerasTensor) or is_packed(leaf):
         return False
     return bool(keras.backend.is_float_dtype(keras.backend.standardize_dtype(leaf.dtype)))
+
+
+def is_packed(leaf: Any) -> bool:
+    """Whether it is a sparse or a ragged tensor, which says apart where its values belong."""
+    return any(keras.ops.is_tensor(getattr(leaf, name, None)) for name in ("indices", "row_splits"))
 
 
 def _size(tensor: Any) -> int:

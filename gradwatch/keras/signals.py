@@ -73,7 +73,9 @@ def store_signals(
     counted = _Figures(figures, traced)
     for row, layer in enumerate(layers):
         calls = traced.calls.get(row, 0)
-        statistics = {"forward_calls": float(calls)} | _weights(counted, row)
+        statistics = _weights(counted, row)
+        if row not in traced.hidden:
+            statistics["forward_calls"] = float(calls)
         if calls:
             statistics |= _sizes(counted, traced, row)
             statistics |= _gradients(counted, traced, row)

@@ -254,6 +254,60 @@ def test_an_optimizer_that_is_compiled_and_kept_is_found_once():
 
 
 @pytest.mark.parametrize(
+    "kept",
+    [
+        lambda one, two: [one, two],
+        lambda one, two: (one, two),
+        lambda one, two: {"one": one, "two": two},
+        lambda one, two: {"both": [one, {"deeper": (two, one)}]},
+    ],
+    ids=["list", "tuple", "dict", "nested"],
+)
+def test_optimizers_that_are_kept_in_containers_are_found_once_each(kept):
+    model = Holder()
+    model.kept = kept(optimizers.SGD(), optimizers.RMSprop())
+    model.itself = {"itself": model.kept}
+    assert sorted(type(one).__name__ for one in optimizers_of(model)) == ["Adam", "RMSprop", "SGD"]
+
+
+def test_a_container_that_holds_itself_is_gone_through_once():
+    model = Holder()
+    endless = [optimizers.SGD()]
+    endless.append(endless)
+    vars(model)["endless"] = endless
+    assert [type(one).__name__ for one in optimizers_of(model)] == ["Adam", "SGD"]
+
+
+class Kept(Adversaries):
+    """Its two optimizers are kept in a dictionary and a list."""
+
+    def __init__(self, of_generator, of_critic):
+        super().__init__(None, None)
+        self.kept = {"generator": of_generator, "rest": [of_critic]}
+
+    def train_step(self, data):
+        vars(self)["of_generator"] = self.kept["generator"]
+        vars(self)["of_critic"] = self.kept["rest"][0]
+        try:
+            return super().train_step(data)
+        finally:
+            vars(self)["of_generator"] = vars(self)["of_critic"] = None
+
+
+@not_on_jax
+def test_optimizers_in_containers_are_tapped():
+    model = Kept(optimizers.SGD(0.1), optimizers.Adam(0.01))
+    x, y = batch()
+    model(x)
+    model.compile(loss=cross_entropy(), jit_compile=False)
+    callback = watch()
+    fit(model, callback, x=x, y=y)
+    assert (callback.history[0].grad_norm > 0).all()
+    assert (callback.history[0].update_ratio > 0).all()
+    assert not any("apply" in vars(optimizer) for optimizer in optimizers_of(model))
+
+
+@pytest.mark.parametrize(
     ("make", "expected"),
     [
         (optimizers.SGD, ["SGD"]),
