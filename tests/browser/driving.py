@@ -101,3 +101,13 @@ def shows(browser: webdriver.Chrome, *wanted: str) -> list[str]:
 def elements(browser: webdriver.Chrome, selector: str) -> list[str]:
     """Text of every element that a selector fits, in shadow roots too."""
     return browser.execute_script(ELEMENTS, selector)
+
+
+def complaints(log: list[dict[str, object]]) -> list[dict[str, object]]:
+    """Errors of a log, but for icons and fonts of its own that TensorBoard does not find."""
+    return [
+        entry
+        for entry in log
+        if entry["level"] == "SEVERE" or entry["source"] == "security"
+        if entry["source"] != "network" or "/plugin/gradwatch/" in entry["message"]
+    ]

@@ -6,7 +6,10 @@ import re
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from selenium import webdriver
+from selenium.webdriver.common.action_chains import ActionChains
+from selenium.webdriver.common.actions.wheel_input import ScrollOrigin
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import Select
@@ -16,41 +19,81 @@ from .driving import visit
 
 SECONDS = 20
 
-CELLS = """
-const canvas = document.querySelectorAll(".gw-cells")[0];
-const [lines, columns, left, below] = arguments;
-const ratio = window.devicePixelRatio;
-const high = (canvas.height / ratio - below) / lines;
-const wide = (canvas.width / ratio - left) / columns;
-const context = canvas.getContext("2d");
-const at = (x, y) => [...context.getImageData(x * ratio, y * ratio, 1, 1).data].slice(0, 3);
-return Array.from({length: lines}, (_, line) => Array.from({length: columns}, (_, column) =>
-  at(left + (column + 0.5) * wide, (line + 0.5) * high)));
+COMMONEST = """
+const commonest = (canvas, x, y, width, height) => {
+  const {data} = canvas.getContext("2d").getImageData(x, y, width, height);
+  const counts = new Map();
+  for (let at = 0; at < data.length; at += 4) {
+    const key = [...data.slice(at, at + 4)].join();
+    counts.set(key, (counts.get(key) ?? 0) + 1);
+  }
+  const [[key]] = [...counts].sort(([, a], [, b]) => b - a);
+  return key.split(",").map(Number);
+};
 """
-"""Colour at the middle of each cell of the first heatmap."""
+"""A function in JavaScript: the commonest colour of a part of a canvas, as four numbers."""
 
-LEGEND = """
+CELLS = f"""
+{COMMONEST}
+const canvas = document.querySelectorAll(".gw-cells")[0];
+const [lines, columns, {{left, right, above, below}}] = arguments;
+const high = (canvas.height - above - below) / lines;
+const wide = (canvas.width - left - right) / columns;
+return Array.from({{length: lines}}, (_, line) => Array.from({{length: columns}}, (_, column) =>
+  commonest(canvas, left + column * wide + 2, above + line * high + 2, wide - 4, high - 4)
+    .slice(0, 3)));
+"""
+"""Colour of each cell of the first heatmap, whatever marks are on it."""
+
+TEXTURES = f"""
+{COMMONEST}
+const canvas = document.querySelectorAll(".gw-cells")[0];
+const [lines, columns, {{left, right, above, below}}] = arguments;
+const high = (canvas.height - above - below) / lines;
+const wide = (canvas.width - left - right) / columns;
+const marks = (canvas, x, y, width, height) => {{
+  const ground = commonest(canvas, x, y, width, height).join();
+  const {{data}} = canvas.getContext("2d").getImageData(x, y, width, height);
+  return Array.from({{length: height}}, (_, row) => Array.from({{length: width}}, (_, column) => {{
+    const at = 4 * (row * width + column);
+    return [...data.slice(at, at + 4)].join() === ground ? 0 : 1;
+  }}));
+}};
+return [
+  Array.from({{length: lines}}, (_, line) => Array.from({{length: columns}}, (_, column) => marks(
+    canvas, Math.ceil(left + column * wide) + 1, Math.ceil(above + line * high) + 1, 24, 16))),
+  Object.fromEntries([...document.querySelectorAll(".gw-legend-kinds li")].map((entry) =>
+    [entry.textContent, marks(entry.querySelector("canvas"), 0, 0, 24, 16)])),
+];
+"""
+"""Which pixels are marked: at the beginning of each cell of a heatmap, and of the legend."""
+
+LEGEND = f"""
+{COMMONEST}
 const bar = document.querySelector(".gw-legend-bar");
 const box = bar.getBoundingClientRect();
 const pixels = bar.getContext("2d").getImageData(0, 0, bar.width, 1).data;
-return {
-  colours: Array.from({length: bar.width}, (_, x) => [...pixels.slice(4 * x, 4 * x + 3)]),
-  ticks: [...document.querySelectorAll(".gw-legend-ticks span")].map((label) => {
+return {{
+  colours: Array.from({{length: bar.width}}, (_, x) => [...pixels.slice(4 * x, 4 * x + 3)]),
+  ticks: [...document.querySelectorAll(".gw-legend-ticks span")].map((label) => {{
     const at = label.getBoundingClientRect();
     return [Number(label.textContent), ((at.left + at.right) / 2 - box.left) / box.width];
-  }),
-  kinds: Object.fromEntries([...document.querySelectorAll(".gw-legend-kinds li")].map((entry) => [
-    entry.textContent,
-    getComputedStyle(entry.querySelector("span")).backgroundColor.match(/\\d+/g).map(Number),
-  ])),
-};
+  }}),
+  kinds: Object.fromEntries([...document.querySelectorAll(".gw-legend-kinds li")].map((entry) => {{
+    const swatch = entry.querySelector("canvas");
+    return [entry.textContent, commonest(swatch, 0, 0, swatch.width, swatch.height).slice(0, 3)];
+  }})),
+}};
 """
 """Colours of the bar from left to right, its numbers with their places, colours of the kinds."""
 
-LEFT, BELOW = 168, 40
-"""Room of a heatmap's labels beside and below its cells, CSS pixels."""
+ROOM = {"left": 168, "right": 20, "above": 8, "below": 40}
+"""Room of a heatmap's labels around its cells, CSS pixels; a test's screen has no finer ones."""
 
 Colour = list[int]
+
+Marks = NDArray[np.bool_]
+"""Which pixels of an example of a texture are marked, shape (height, width)."""
 
 
 @dataclass(frozen=True)
@@ -150,16 +193,86 @@ class Tab:
 
     def cells(self, lines: int, columns: int) -> list[list[Colour]]:
         """Colour of each cell of the first heatmap."""
-        return self.browser.execute_script(CELLS, lines, columns, LEFT, BELOW)
+        return self.run(CELLS, lines, columns, ROOM)
+
+    def textures(self, lines: int, columns: int) -> tuple[list[list[Marks]], dict[str, Marks]]:
+        """Marks of each cell of the first heatmap, and of each kind in the legend."""
+        cells, legend = self.run(TEXTURES, lines, columns, ROOM)
+        return (
+            [[np.array(marks, dtype=np.bool_) for marks in line] for line in cells],
+            {kind: np.array(marks, dtype=np.bool_) for kind, marks in legend.items()},
+        )
 
     def legend(self) -> Legend:
         """What the legend says of the colours."""
         found = self.browser.execute_script(LEGEND)
         return Legend(found["colours"], dict(found["ticks"]), found["kinds"])
 
+    def place(self, side: int, across: float, down: float) -> tuple[int, int]:
+        """A place of a heatmap's cells, in CSS pixels from the middle of its canvas.
+
+        Args:
+            side: 0 for the run, 1 for the one that it is held against.
+            across: Share of the cells' width.
+            down: Share of their height.
+        """
+        canvas = self.find_all(".gw-cursor")[side]
+        width, height = canvas.size["width"], canvas.size["height"]
+        wide = width - ROOM["left"] - ROOM["right"]
+        high = height - ROOM["above"] - ROOM["below"]
+        return (
+            round(ROOM["left"] + across * wide - width / 2),
+            round(ROOM["above"] + down * high - height / 2),
+        )
+
+    def point(self, side: int, across: float, down: float) -> str:
+        """Move the mouse to a place of a heatmap, see `place`; what stands below it then."""
+        canvas = self.find_all(".gw-cursor")[side]
+        actions = ActionChains(self.browser)
+        actions.move_to_element_with_offset(canvas, *self.place(side, across, down)).perform()
+        return self.find_all(".gw-readout")[side].text
+
+    def wheel(self, side: int, across: float, down: float, *, turned: int, keys: str = "") -> None:
+        """Turn the wheel over a place of a heatmap, see `place`.
+
+        Args:
+            turned: CSS pixels, below 0 away from the user.
+            keys: Keys held meanwhile.
+        """
+        origin = ScrollOrigin.from_element(
+            self.find_all(".gw-cursor")[side], *self.place(side, across, down)
+        )
+        actions = ActionChains(self.browser)
+        for key in keys:
+            actions.key_down(key)
+        actions.scroll_from_origin(origin, 0, turned)
+        for key in keys:
+            actions.key_up(key)
+        actions.perform()
+
+    def extent(self, side: int = 0) -> tuple[int, int]:
+        """Layers and columns of a heatmap, as it is read aloud."""
+        label = self.find_all(".gw-cursor")[side].get_attribute("aria-label")
+        return tuple(map(int, re.search(r"of (\d+) layers at (\d+) steps", label).groups()))
+
     def run(self, script: str, *arguments: object) -> object:
         """What a script in the frame returns."""
         return self.browser.execute_script(script, *arguments)
+
+
+HOLD = """
+const [route] = arguments;
+const real = window.fetch;
+window.held = [];
+window.fetch = (address, ...more) => {
+  if (!String(address).includes(route)) return real(address, ...more);
+  return new Promise((resolve) => window.held.push(() => resolve(real(address, ...more))));
+};
+"""
+"""Hold back what the page asks a route for from now on, until `LET_GO`."""
+
+LET_GO = "window.held[arguments[0]]();"
+"""Let one of the held requests go, counted from 0 by the time that it was made."""
 
 
 def last_step(tab: Tab) -> int:

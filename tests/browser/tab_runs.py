@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import keras
@@ -25,6 +26,9 @@ from ..tensorboard.builders import (
 from .driving import ACTS_IF_RUN
 
 STEPS, BATCH, WIDTH, CLASSES = 200, 16, 16, 4
+
+DEEP, DEEP_STEPS = 200, range(1_000_000, 1_000_000 + 41 * 1000, 1000)
+"""Layers and steps of the run "deep": more layers than labels, and long numbers of steps."""
 
 KNOWN_LOG10 = np.array(
     [
@@ -52,6 +56,21 @@ def write_all(log_dir: Path) -> None:
     write_healthy_training(log_dir / "healthy")
     write_known(log_dir / "known")
     write_hostile(log_dir / "hostile")
+
+
+def write_drawn(log_dir: Path) -> None:
+    """Every run that the tests of the heatmaps look at."""
+    write_known(log_dir / "known")
+    write_training(log_dir / "sick")
+    write_part(log_dir / "part")
+    write_run(log_dir / "deep", [usual_snapshot(chain(DEEP), step) for step in DEEP_STEPS])
+
+
+def write_part(log_dir: Path) -> None:
+    """Five layers, of which four have the names of layers of the run "sick"."""
+    layers = list(chain(5))
+    layers[2] = replace(layers[2], name="extra")
+    write_run(log_dir, [usual_snapshot(tuple(layers), step) for step in range(0, 100, 2)])
 
 
 def train_torch(log_dir: Path) -> None:

@@ -10,25 +10,16 @@ import pytest
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.keys import Keys
 
-from gradwatch.snapshot import State
 from gradwatch.tensorboard.sink import TensorBoardSink
 
 from ..tensorboard.server import TensorBoard, running, wait_until
 from .driving import ACTS_IF_RUN, needs_browser
-from .tab_page import Colour, Legend, Tab, drawn_colours, last_step, luminance, page_colours
-from .tab_runs import KNOWN_LOG10, KNOWN_STATES, begin_live, go_on, write_all
+from .tab_page import HOLD, LET_GO, Tab, drawn_colours, last_step, luminance, page_colours
+from .tab_runs import begin_live, go_on, write_all
 
-pytestmark = needs_browser
+pytestmark = [needs_browser, pytest.mark.usefixtures("nothing_to_complain_of")]
 
 RUNS = ("healthy", "hostile", "keras", "known", "live", "sick", "torch")
-
-KINDS = {np.inf: "NaN or infinity", -np.inf: "exactly zero"}
-STATE_KINDS = {
-    State.FROZEN: "frozen",
-    State.IDLE: "did not run",
-    State.NO_GRADIENT: "no gradient came",
-}
-"""State of a layer without a gradient → what the legend calls its cell."""
 
 ASKED_FOR_RUNS = """
 return performance.getEntriesByType("resource")
@@ -36,8 +27,7 @@ return performance.getEntriesByType("resource")
 """
 """When the page has asked for the list of runs, in milliseconds since it was loaded."""
 
-NEARLY = 6
-"""Difference of two colours, of 255: the legend's bar has a colour for each of its pixels."""
+KEPT_SCROLL = "return sessionStorage.getItem('gradwatch-scroll')"
 
 
 @pytest.fixture(scope="module")
@@ -66,57 +56,9 @@ def tab(browser, server) -> Tab:
     return Tab(browser, server)
 
 
-@pytest.fixture(autouse=True)
-def nothing_to_complain_of(browser) -> Iterator[None]:
-    """No error in the browser's log, nothing that the Content-Security-Policy stopped."""
-    browser.get_log("browser")
-    yield
-    browser.switch_to.default_content()
-    assert not complaints(browser.get_log("browser"))
-
-
 def has_all_runs(server: TensorBoard) -> bool:
     runs = server.get("plugin/gradwatch/runs")["runs"]
     return [run["name"] for run in runs] == [f"{name}/gradwatch" for name in RUNS]
-
-
-def complaints(log: list[dict[str, object]]) -> list[dict[str, object]]:
-    """Errors of a log, but for icons and fonts of its own that TensorBoard does not find."""
-    return [
-        entry
-        for entry in log
-        if entry["level"] == "SEVERE" or entry["source"] == "security"
-        if entry["source"] != "network" or "/plugin/gradwatch/" in entry["message"]
-    ]
-
-
-def known_colour(legend: Legend, layer: int, sample: int) -> Colour:
-    """The colour that the legend gives a cell of the run "known"."""
-    level, state = KNOWN_LOG10[layer, sample], State(KNOWN_STATES[layer, sample])
-    if np.isfinite(level):
-        return legend.colour_of(level)
-    return legend.kinds[KINDS.get(level, STATE_KINDS.get(state, "not observed"))]
-
-
-@pytest.fixture(scope="module")
-def known_colours(browser, server):
-    tab = Tab(browser, server).of_run("known/gradwatch")
-    return tab.cells(*KNOWN_LOG10.shape), tab.legend()
-
-
-@pytest.mark.parametrize("sample", range(KNOWN_LOG10.shape[1]))
-@pytest.mark.parametrize("layer", range(KNOWN_LOG10.shape[0]))
-def test_a_cell_has_the_colour_that_the_legend_gives_its_value(known_colours, layer, sample):
-    cells, legend = known_colours
-    expected = known_colour(legend, layer, sample)
-    assert np.abs(np.subtract(cells[layer][sample], expected)).max() <= NEARLY
-
-
-def test_the_legend_tells_all_that_is_not_a_level_apart(known_colours):
-    _, legend = known_colours
-    assert legend.kinds.keys() == {*KINDS.values(), *STATE_KINDS.values(), "not observed"}
-    apart = {tuple(colour) for colour in (*legend.kinds.values(), *legend.colours)}
-    assert len(apart) >= len(legend.kinds) + 100
 
 
 def test_a_run_that_does_not_learn_is_said_so_with_the_reason_and_the_change(tab):
@@ -172,6 +114,30 @@ def test_two_runs_are_held_against_each_other(tab):
     assert "healthy/gradwatch" in titles
     tab.choose("Compare with", "no other run")
     assert wait_until(lambda: not tab.text_of(".gw-comparison"), seconds=20)
+
+
+def test_of_two_runs_the_same_layer_stands_at_the_same_height_nearer_too(tab):
+    tab.of_run("sick/gradwatch").choose("Compare with", "healthy/gradwatch")
+    canvases = tab.find_all(".gw-cursor")
+    assert wait_until(lambda: canvases[1].size["height"] > 0, seconds=20)
+    assert canvases[0].size["height"] == canvases[1].size["height"]
+    for down in (0.05, 0.5, 0.95):
+        first, second = (tab.point(side, 0.5, down).split(",")[0] for side in (0, 1))
+        assert first == second != ""
+    whole = tab.extent(0)[0]
+    tab.wheel(0, 0.5, 0.5, turned=-400, keys=Keys.CONTROL + Keys.SHIFT)
+    assert wait_until(lambda: tab.extent(0)[0] < whole, seconds=20)
+    assert tab.extent(0)[0] == tab.extent(1)[0]
+
+
+def test_the_wheel_zooms_with_control_and_scrolls_the_page_without(tab):
+    tab.of_run("deep/gradwatch")
+    layers, steps = tab.extent()
+    tab.wheel(0, 0.5, 0.5, turned=100)
+    assert tab.extent() == (layers, steps)
+    tab.wheel(0, 0.5, 0.5, turned=-400, keys=Keys.CONTROL)
+    assert wait_until(lambda: tab.extent()[1] < steps, seconds=20)
+    assert tab.extent()[0] < layers
 
 
 def test_a_layer_is_marked_wherever_it_is_shown(tab):
@@ -238,6 +204,82 @@ def test_a_reload_keeps_what_was_chosen(tab):
     assert not tab.shows(".gw-heatmap-title", "Update ratio · sick/gradwatch")
     assert not tab.shows(".gw-profile-readout", "Layer fc2 (2 of 8)")
     assert tab.chosen("Run") == "sick/gradwatch"
+
+
+def test_a_reload_keeps_what_stands_open_and_where_the_page_was(tab):
+    tab.of_run("sick/gradwatch")
+    tab.find(".gw-profile .gw-fold summary").click()
+    tab.run("window.scrollTo(0, 200)")
+    assert wait_until(lambda: tab.run("return sessionStorage.getItem('gradwatch-scroll')") == "200")
+    tab.load()
+    assert wait_until(lambda: tab.find_all(".gw-profile .gw-fold[open]"), seconds=20)
+    assert wait_until(lambda: tab.run("return Math.round(window.scrollY)") == 200, seconds=20)
+
+
+def test_a_reload_keeps_what_stands_open_and_where_the_page_stands(tab):
+    tab.of_run("sick/gradwatch")
+    tab.find(".gw-cards .gw-why > summary").click()
+    tab.find(".gw-findings > .gw-fold > summary").click()
+    tab.find(".gw-profile .gw-fold summary").click()
+    tab.find(".gw-findings > .gw-fold .gw-why > summary").click()
+    tab.run("window.scrollTo(0, 321)")
+    opened = "return [...document.querySelectorAll('details')].map((fold) => fold.open)"
+    before = tab.run(opened)
+    assert wait_until(lambda: tab.run(KEPT_SCROLL) == "321", seconds=20)
+    tab.load()
+    assert wait_until(lambda: tab.run("return window.scrollY") == 321, seconds=20)
+    assert tab.run(opened) == before
+    assert 0 < sum(before) < len(before)
+
+
+def test_a_page_whose_browser_keeps_nothing_is_shown(tab):
+    forbidden = "Object.defineProperty(window, 'sessionStorage', {get() {throw new Error('no')}})"
+    source = {"source": forbidden}
+    script = tab.browser.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", source)
+    try:
+        tab.load()
+        tab.choose("Run", "sick/gradwatch")
+        assert not tab.shows(".gw-card", "Vanishing gradient")
+        tab.find(".gw-cards .gw-why > summary").click()
+        assert wait_until(lambda: not tab.text_of(".gw-cards .gw-card-body"), seconds=20)
+    finally:
+        tab.browser.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", script)
+
+
+def test_a_click_while_heatmaps_are_read_drops_neither(tab):
+    tab.of_run("sick/gradwatch")
+    tab.run(HOLD, "heatmap?")
+    tab.choose("Statistic", "Update ratio")
+    assert wait_until(lambda: tab.run("return held.length"), seconds=20)
+    tab.find(".gw-cursor").send_keys(Keys.HOME, Keys.ENTER)
+    assert not tab.shows(".gw-profile", "Step 0: backward depth")
+    assert "Update ratio" not in tab.text_of(".gw-heatmap-title")
+    tab.run(LET_GO, 0)
+    assert not tab.shows(".gw-heatmap-title", "Update ratio")
+    assert not tab.shows(".gw-profile", "Step 0: backward depth", "Layer fc1 (1 of 8)")
+
+
+def test_of_two_clicks_the_later_one_wins_whichever_is_answered_first(tab):
+    tab.of_run("sick/gradwatch")
+    tab.run(HOLD, "profile?")
+    tab.find(".gw-cursor").send_keys(Keys.HOME, Keys.ENTER, Keys.ARROW_RIGHT, Keys.ENTER)
+    assert wait_until(lambda: tab.run("return held.length") == 2, seconds=20)
+    tab.run(LET_GO, 1)
+    assert not tab.shows(".gw-profile", "Step 4: backward depth")
+    tab.run(LET_GO, 0)
+    assert not wait_until(lambda: "Step 0:" in tab.text_of(".gw-profile"), seconds=2)
+
+
+def test_a_statistic_chosen_while_a_run_is_read_is_that_runs(tab):
+    tab.of_run("sick/gradwatch")
+    tab.run(HOLD, "run?")
+    tab.choose("Run", "healthy/gradwatch")
+    assert wait_until(lambda: tab.run("return held.length"), seconds=20)
+    tab.choose("Statistic", "Update ratio")
+    assert wait_until(lambda: tab.run("return held.length") == 2, seconds=20)
+    tab.run("held.forEach((letGo) => letGo())")
+    assert not tab.shows(".gw-heatmap-title", "Update ratio · healthy/gradwatch")
+    assert not tab.shows(".gw-verdict", "Healthy: 8 layers")
 
 
 def test_a_run_that_goes_on_is_shown_anew_and_what_stands_open_stays_open(tab, live):

@@ -1,25 +1,31 @@
 /**
- * Drawing: a heatmap's cells, axes and cursor on its canvas.
+ * Drawing: a heatmap's cells, axes and cursor on its canvas, and examples of cells.
  */
 
-import { paint } from "./cells.js";
-import { BELOW, labelled, LEFT } from "./geometry.js";
+import { KINDS, paint } from "./cells.js";
+import { css, SPECIAL } from "./colour.js";
+import { ABOVE, BELOW, inside, labelled, LEFT, RIGHT } from "./geometry.js";
+import { textured } from "./texture.js";
 import { grouped, shortened } from "./words.js";
 
+const CLOSEST_STEPS = 64;
+const BETWEEN_STEPS = 14;
 const MARKS = { error: "✖", warning: "▲", notice: "●" };
 
 /**
  * Draw all of a heatmap.
  *
  * @param {HTMLCanvasElement} canvas
- * @param {object} shown What is drawn: `grid`, `rows`, `scale`, `domain`, `layers`, `severities`
- *   (layer's name to the severity of its worst open finding).
+ * @param {object} shown What is drawn: `grid`, `layers` and `rows` (line by line the layer and its
+ *   row in the grid, -1 for none), `scale`, `domain`, `severities` (layer's name to the severity of
+ *   its worst open finding).
  * @param {{width: number, height: number}} box Of the cells, in CSS pixels.
  * @returns {Set<string>} Kinds of the cells.
  */
 export function drawHeatmap(canvas, shown, box) {
   const context = cleared(canvas, box);
-  const kinds = drawCells(context, shown, box, Math.round(box.height * pixelRatio()));
+  context.translate(LEFT, ABOVE);
+  const kinds = drawCells(context, shown, box);
   const ink = getComputedStyle(canvas).color;
   context.fillStyle = ink;
   context.font = "12px system-ui, sans-serif";
@@ -28,13 +34,34 @@ export function drawHeatmap(canvas, shown, box) {
   return kinds;
 }
 
+/**
+ * Draw an example of a kind of cell: its colour, and its texture as in a cell of that size.
+ *
+ * @param {HTMLCanvasElement} canvas
+ * @param {string} kind A key of `KINDS`.
+ * @param {{width: number, height: number}} size In CSS pixels.
+ */
+export function drawSwatch(canvas, kind, { width, height }) {
+  const context = sized(canvas, width, height);
+  if (kind in SPECIAL) {
+    context.fillStyle = css(SPECIAL[kind]);
+    context.fillRect(0, 0, width, height);
+  }
+  const codes = Uint8Array.of(Object.keys(KINDS).indexOf(kind) + 1);
+  drawTextures(context, codes, { columns: 1, lines: 1 }, { width, height });
+}
+
 // An empty canvas around the cells' box, whose unit is the CSS pixel.
 function cleared(canvas, box) {
+  return sized(canvas, LEFT + box.width + RIGHT, ABOVE + box.height + BELOW);
+}
+
+function sized(canvas, width, height) {
   const ratio = pixelRatio();
-  canvas.width = Math.round((LEFT + box.width) * ratio);
-  canvas.height = Math.round((box.height + BELOW) * ratio);
-  canvas.style.width = `${LEFT + box.width}px`;
-  canvas.style.height = `${box.height + BELOW}px`;
+  canvas.width = Math.round(width * ratio);
+  canvas.height = Math.round(height * ratio);
+  canvas.style.width = `${width}px`;
+  canvas.style.height = `${height}px`;
   const context = canvas.getContext("2d");
   context.scale(ratio, ratio);
   return context;
@@ -44,43 +71,60 @@ function pixelRatio() {
   return window.devicePixelRatio || 1;
 }
 
-function drawCells(context, { grid, rows, scale, domain }, box, most) {
-  const { pixels, height, kinds } = paint(grid, rows, { scale, domain, most });
-  const small = document.createElement("canvas");
-  small.width = grid.columns;
-  small.height = height;
-  small.getContext("2d").putImageData(new ImageData(pixels, grid.columns, height), 0, 0);
+function drawCells(context, { grid, rows, scale, domain }, box) {
+  const most = Math.round(box.height * pixelRatio());
+  const { pixels, codes, height, kinds } = paint(grid, rows, { scale, domain, most });
   context.imageSmoothingEnabled = false;
-  context.drawImage(small, LEFT, 0, box.width, box.height);
+  context.drawImage(canvasOf(pixels, grid.columns), 0, 0, box.width, box.height);
+  drawTextures(context, codes, { columns: grid.columns, lines: height }, box);
   return kinds;
 }
 
-function drawLayers(context, { rows, layers, severities }, box) {
-  const high = box.height / rows.length;
+function drawTextures(context, codes, cells, { width, height }) {
+  const ratio = pixelRatio();
+  const size = { width: Math.round(width * ratio), height: Math.round(height * ratio) };
+  const marks = textured(codes, cells, size, Math.max(1, Math.round(ratio)));
+  if (marks === null) return;
+  context.imageSmoothingEnabled = false;
+  context.drawImage(canvasOf(marks, size.width), 0, 0, width, height);
+}
+
+function canvasOf(pixels, width) {
+  const image = new ImageData(pixels, width);
+  const made = document.createElement("canvas");
+  made.width = image.width;
+  made.height = image.height;
+  made.getContext("2d").putImageData(image, 0, 0);
+  return made;
+}
+
+function drawLayers(context, { layers, severities }, box) {
+  const high = box.height / layers.length;
   context.textBaseline = "middle";
   context.textAlign = "right";
-  for (const line of labelled(rows.length, box.height, 14)) {
-    const layer = layers[rows[line]];
-    const y = (line + 0.5) * high;
-    context.fillText(shortened(layer.name, 22), LEFT - 22, y, LEFT - 26);
-  }
-  for (const [line, row] of rows.entries()) {
-    const mark = MARKS[severities.get(layers[row].name)];
-    if (mark) context.fillText(mark, LEFT - 6, (line + 0.5) * high);
+  for (const line of labelled(layers.length, box.height, 14))
+    context.fillText(shortened(layers[line].name, 22), -22, (line + 0.5) * high, LEFT - 26);
+  for (const [line, { name }] of layers.entries()) {
+    const mark = MARKS[severities.get(name)];
+    if (mark) context.fillText(mark, -6, (line + 0.5) * high);
   }
 }
 
 function drawSteps(context, { grid }, box) {
   const wide = box.width / grid.columns;
+  const length = (column) => context.measureText(grouped(grid.firstSteps[column])).width;
+  const closest = Math.max(CLOSEST_STEPS, length(grid.columns - 1) + BETWEEN_STEPS);
+  const bounds = { low: -LEFT, high: box.width + RIGHT };
   context.textBaseline = "top";
   context.textAlign = "center";
-  for (const column of labelled(grid.columns, box.width, 64)) {
-    const x = LEFT + (column + 0.5) * wide;
+  for (const column of labelled(grid.columns, box.width, closest)) {
+    const x = (column + 0.5) * wide;
     context.fillRect(x, box.height, 1, 4);
-    context.fillText(grouped(grid.firstSteps[column]), x, box.height + 7);
+    const middle = inside(x, length(column), bounds);
+    context.fillText(grouped(grid.firstSteps[column]), middle, box.height + 7);
   }
   context.textAlign = "left";
-  context.fillText("observed steps", LEFT, box.height + 24);
+  context.fillText("observed steps", 0, box.height + 24);
 }
 
 /**
@@ -92,6 +136,7 @@ function drawSteps(context, { grid }, box) {
  */
 export function drawFrames(canvas, box, frames) {
   const context = cleared(canvas, box);
+  context.translate(LEFT, ABOVE);
   for (const { x, y, width, height, dashed } of frames) {
     context.setLineDash(dashed ? [4, 3] : []);
     for (const [colour, thickness] of [
@@ -100,7 +145,7 @@ export function drawFrames(canvas, box, frames) {
     ]) {
       context.strokeStyle = colour;
       context.lineWidth = thickness;
-      context.strokeRect(LEFT + x + 0.5, y + 0.5, Math.max(width - 1, 2), Math.max(height - 1, 2));
+      context.strokeRect(x + 0.5, y + 0.5, Math.max(width - 1, 2), Math.max(height - 1, 2));
     }
   }
 }

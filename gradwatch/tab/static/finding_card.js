@@ -14,17 +14,19 @@ const SAID_FOR_MS = 2000;
  * A card that follows its finding as the run goes on, in the same elements.
  *
  * @param {{onLayer: function(string): void, onRule: function(string): void,
- *   announce: function(string): void}} callbacks
- * @param {{unfolded: boolean}} start Whether the cause and the fixes stand open at first.
+ *   announce: function(string): void, folds: object}} callbacks As of `createFindings`.
+ * @param {{name: string, unfolded: boolean}} start A name for the card's folds, and whether the
+ *   cause and the fixes stand open at first.
  * @returns {{root: HTMLElement, show: function(object): void, select: function(string|null): void}}
  */
-export function createCard(callbacks, { unfolded }) {
+export function createCard(callbacks, { name, unfolded }) {
   const head = element("h3", { class: "gw-card-title" });
   const message = element("p", { class: "gw-message" });
   const layers = createLayerButtons("Layers to change", callbacks.onLayer);
   const summary = element("summary");
   const body = element("div", { class: "gw-card-body" });
-  const fold = element("details", { class: "gw-why", open: unfolded }, summary, body);
+  const fold = element("details", { class: "gw-why" }, summary, body);
+  callbacks.folds.follow(fold, name, unfolded);
   const root = element("article", { class: "gw-card" }, head, message, layers.root, fold);
   let names = [];
   let shown = "";
@@ -40,8 +42,7 @@ export function createCard(callbacks, { unfolded }) {
     const signature = JSON.stringify([code, cause, evidence, fixes]);
     if (signature === shown) return;
     shown = signature;
-    const open = openFixes(body);
-    fill(body, causeView(card), evidenceView(evidence), fixesView(fixes, open, callbacks));
+    fill(body, causeView(card), evidenceView(evidence), fixesView(fixes, name, callbacks));
     body.append(ruleButton(code, callbacks.onRule));
   }
 
@@ -131,25 +132,17 @@ function headCell(text) {
   return element("th", { scope: "col" }, text);
 }
 
-/** Titles of the fixes that stand open; null before there were any. */
-function openFixes(body) {
-  const fixes = [...body.querySelectorAll("details.gw-fix")];
-  return fixes.length ? fixes.filter((fix) => fix.open).map((fix) => fix.dataset.title) : null;
-}
-
-function fixesView(fixes, open, callbacks) {
-  const views = fixes.map((fix, position) =>
-    fixView(fix, position, open ? open.includes(fix.title) : position === 0, callbacks),
-  );
+function fixesView(fixes, name, callbacks) {
+  const views = fixes.map((fix, position) => fixView(fix, position, name, callbacks));
   return views.length ? element("div", { class: "gw-fixes" }, ...views) : null;
 }
 
-function fixView(fix, position, open, { announce }) {
+function fixView(fix, position, name, { announce, folds }) {
   const advice = rateAdvice(fix);
   const heading = `Fix ${position + 1}: ${clipped(fix.title, 300)}`;
   const view = element(
     "details",
-    { class: "gw-fix", open },
+    { class: "gw-fix" },
     element("summary", {}, heading),
     element("p", {}, clipped(fix.rationale)),
     fix.snippet ? snippetView(fix.snippet, heading, announce) : null,
@@ -157,7 +150,7 @@ function fixView(fix, position, open, { announce }) {
     fix.avoid_when ? element("p", {}, `Not if ${clipped(fix.avoid_when)}.`) : null,
     element("p", { class: "gw-soft" }, `Source: ${clipped(fix.reference)}`),
   );
-  view.dataset.title = fix.title;
+  folds.follow(view, `${name} ${fix.title}`, position === 0);
   return view;
 }
 

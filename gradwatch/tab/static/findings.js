@@ -11,7 +11,8 @@ import { clipped, counted } from "./words.js";
  *
  * @param {HTMLElement} root Where it goes; anything in it is replaced.
  * @param {{onLayer: function(string): void, onRule: function(string): void,
- *   announce: function(string): void}} callbacks `onLayer` gets a layer's name, `onRule` a code.
+ *   announce: function(string): void, folds: object}} callbacks `onLayer` gets a layer's name,
+ *   `onRule` a code; `folds` see `createFolds`.
  * @returns {{show: function(object|null): void, select: function(string|null): void}} `show` keeps
  *   the cards of the same run, with what is folded in them and what is not.
  */
@@ -46,7 +47,8 @@ export function createFindings(root, callbacks) {
   }
 
   function shownCard(key, card, place) {
-    const view = cards.get(key) ?? createCard(callbacks, { unfolded: place === 0 && card.open });
+    const start = { name: `${run} ${key}`, unfolded: place === 0 && card.open };
+    const view = cards.get(key) ?? createCard(callbacks, start);
     view.show(card);
     view.select(selected);
     return view;
@@ -55,7 +57,7 @@ export function createFindings(root, callbacks) {
   function forget(name) {
     run = name;
     cards = new Map();
-    fold.open = false;
+    callbacks.folds.follow(fold, `${name} resolved`, false);
   }
 
   function select(name) {

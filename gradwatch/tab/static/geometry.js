@@ -2,8 +2,13 @@
  * Geometry of a heatmap: which cell is where, and where the numbers of its axes stand.
  */
 
-/** Room of the labels left of the cells, and below them, in CSS pixels. */
+/**
+ * Room around the cells in CSS pixels: layers left of them and steps below them, and what of their
+ * labels reaches beyond the first row and the last column.
+ */
 export const LEFT = 168;
+export const RIGHT = 20;
+export const ABOVE = 8;
 export const BELOW = 40;
 
 /**
@@ -39,6 +44,17 @@ export function cellAt({ x, y }, { width, height }, { rows, columns }) {
 export function labelled(count, length, closest) {
   const stride = Math.max(1, Math.ceil((closest * count) / Math.max(length, 1)));
   return Array.from({ length: Math.ceil(count / stride) }, (_, index) => index * stride);
+}
+
+/**
+ * The middle of a text that is to stand at a place, and inside its axis.
+ *
+ * @param {number} at Where its middle is best.
+ * @param {number} length Of the text.
+ * @param {{low: number, high: number}} bounds
+ */
+export function inside(at, length, { low, high }) {
+  return Math.max(Math.min(at, high - length / 2), low + length / 2);
 }
 
 /**

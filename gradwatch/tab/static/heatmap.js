@@ -5,17 +5,20 @@
 import { kindOf, KINDS, STATES } from "./cells.js";
 import { element, fill } from "./dom.js";
 import { drawFrames, drawHeatmap } from "./drawing.js";
-import { cellAt, cellsHeight, LEFT, moved } from "./geometry.js";
+import { ABOVE, cellAt, cellsHeight, LEFT, moved, RIGHT } from "./geometry.js";
 import { figure, grouped, printable } from "./words.js";
+import { wheelTurn } from "./zoom.js";
 
 /**
  * One heatmap.
  *
  * @param {HTMLElement} root Where it goes; anything in it is replaced.
  * @param {{onPin: function(string, number): void, onZoom: function(object): void,
- *   onKey: function(string): void, onCursor: function(string): void}} callbacks `onPin` gets a
- *   layer's name and a step, `onZoom` the lines and steps of a dragged rectangle, `onKey` one of
- *   "+", "-" and "0", `onCursor` the cell in words.
+ *   onWheel: function(object): boolean, onKey: function(string): void,
+ *   onCursor: function(string): void}} callbacks `onPin` gets a layer's name and a step, `onZoom`
+ *   the layers and steps of a dragged rectangle (null for all), `onWheel` `factor`, `across`,
+ *   `down` (the place as shares of the box) and `layersOnly`, and says whether that changed what is
+ *   shown; `onKey` gets one of "+", "-" and "0", `onCursor` the cell in words.
  * @returns {{show: function(object): Set<string>, pin: function(string|null, number|null): void}}
  *   `show` returns the kinds of the cells.
  */
@@ -31,19 +34,23 @@ export function createHeatmap(root, callbacks) {
   let cursor = null;
   let pinned = { layer: null, step: null };
   let drag = null;
+  let pointer = null;
+  let turned = 0;
 
   function show(next) {
     shown = next;
     fill(title, next.title);
+    const layers = next.rows.filter((row) => row >= 0).length;
     above.setAttribute(
       "aria-label",
-      `${next.statistic.title} of ${next.rows.length} layers at ${next.grid.columns} steps. ` +
+      `${next.statistic.title} of ${layers} layers at ${next.grid.columns} steps. ` +
         "Arrow keys move the cursor, Enter selects, plus and minus zoom, 0 shows all.",
     );
-    cursor = cursor === null ? null : clampedCell(cursor);
-    box = { width: Math.max(root.clientWidth - LEFT, 120), height: cellsHeight(shown.rows.length) };
+    const wide = Math.max(root.clientWidth - LEFT - RIGHT, 120);
+    box = { width: wide, height: cellsHeight(shown.rows.length) };
     const kinds = drawHeatmap(cells, shown, box);
-    frame();
+    if (cursor === null) frame();
+    else moveTo(pointer === null ? clampedCell(cursor) : placed(pointer));
     return kinds;
   }
 
@@ -81,17 +88,20 @@ export function createHeatmap(root, callbacks) {
 
   function pinnedCell() {
     if (shown === null || pinned.layer === null) return null;
-    const line = shown.rows.findIndex((row) => shown.layers[row].name === pinned.layer);
+    const line = shown.layers.findIndex(({ name }) => name === pinned.layer);
     if (line < 0) return null;
     const { lastSteps, columns } = shown.grid;
     const found = lastSteps.findIndex((step) => pinned.step === null || step >= pinned.step);
     return { line, column: found < 0 ? columns - 1 : found };
   }
 
-  function placed(event) {
+  function placeOf({ clientX, clientY }) {
     const bounds = above.getBoundingClientRect();
-    const place = { x: event.clientX - bounds.left - LEFT, y: event.clientY - bounds.top };
-    return cellAt(place, box, size());
+    return { x: clientX - bounds.left - LEFT, y: clientY - bounds.top - ABOVE };
+  }
+
+  function placed(event) {
+    return cellAt(placeOf(event), box, size());
   }
 
   function moveTo(cell) {
@@ -103,11 +113,24 @@ export function createHeatmap(root, callbacks) {
   }
 
   function choose(cell) {
-    callbacks.onPin(shown.layers[shown.rows[cell.line]].name, shown.grid.lastSteps[cell.column]);
+    callbacks.onPin(shown.layers[cell.line].name, shown.grid.lastSteps[cell.column]);
   }
+
+  // With Ctrl or Cmd alone, so that a wheel over the heatmap scrolls the page as ever.
+  function turn(event) {
+    if (shown === null || !(event.ctrlKey || event.metaKey)) return;
+    event.preventDefault();
+    turned = wheelTurn(turned, event);
+    const { x, y } = placeOf(event);
+    const change = { factor: 2 ** turned, across: x / box.width, down: y / box.height };
+    if (callbacks.onWheel({ ...change, layersOnly: event.shiftKey })) turned = 0;
+  }
+
+  above.addEventListener("wheel", turn, { passive: false });
 
   above.addEventListener("pointermove", (event) => {
     if (shown === null) return;
+    pointer = { clientX: event.clientX, clientY: event.clientY };
     const cell = placed(event);
     if (drag) {
       drag.to = cell;
@@ -116,6 +139,7 @@ export function createHeatmap(root, callbacks) {
     moveTo(cell);
   });
   above.addEventListener("pointerleave", () => {
+    pointer = null;
     if (drag || document.activeElement === above) return;
     cursor = null;
     frame();
@@ -137,6 +161,7 @@ export function createHeatmap(root, callbacks) {
   above.addEventListener("keydown", (event) => {
     if (shown === null || event.ctrlKey || event.metaKey || event.altKey) return;
     const cell = moved(event.key, cursor ?? { line: 0, column: 0 }, size());
+    if (cell) pointer = null;
     if (cell) callbacks.onCursor(moveTo(cell));
     else if (event.key === "Enter" || event.key === " ") choose(cursor ?? { line: 0, column: 0 });
     else if (["+", "=", "-", "0"].includes(event.key))
@@ -162,25 +187,27 @@ export function createHeatmap(root, callbacks) {
  */
 export function cellInWords({ grid, rows, layers, statistic }, { line, column }) {
   const row = rows[line];
-  const at = row * grid.columns + column;
-  const value = grid.values[at];
-  const kind = kindOf(value, grid.states[at], statistic.scale);
   const first = grid.firstSteps[column];
   const last = grid.lastSteps[column];
   const steps =
     first === last
       ? `step ${grouped(first)}`
       : `steps ${grouped(first)} to ${grouped(last)} (${grouped(grid.counts[column])} samples)`;
+  const place = `${printable(layers[line].name)}, ${steps}`;
+  if (row < 0) return `${place}: ${KINDS.missing}`;
+  const at = row * grid.columns + column;
+  const value = grid.values[at];
+  const kind = kindOf(value, grid.states[at], statistic.scale);
   const said = kind === "level" ? figure(value) : KINDS[kind];
   const state = STATES[grid.states[at]] ?? "unknown";
-  return `${printable(layers[row].name)}, ${steps}: ${statistic.title} ${said}; ${state}`;
+  return `${place}: ${statistic.title} ${said}; ${state}`;
 }
 
-function spanned({ grid, rows }, from, to) {
+function spanned({ grid, layers }, from, to) {
   const [left, right] = [from.column, to.column].sort((a, b) => a - b);
   const [top, bottom] = [from.line, to.line].sort((a, b) => a - b);
   return {
-    rows: bottom - top + 1 === rows.length ? null : [top, bottom],
+    rows: bottom - top + 1 === layers.length ? null : [layers[top].name, layers[bottom].name],
     steps: right === left ? null : [grid.firstSteps[left], grid.lastSteps[right]],
   };
 }

@@ -5,6 +5,7 @@
 import { element, fill } from "./dom.js";
 import { createPage } from "./page.js";
 import { onDataReloaded } from "./reload.js";
+import { followScroll } from "./scroll.js";
 import { inlineSource, serverSource } from "./source.js";
 import { followTheme } from "./theme.js";
 
@@ -22,6 +23,7 @@ export async function render() {
   followTheme(root, page.redraw);
   redrawOnResize(root, page);
   await page.start();
+  followScroll();
   if (inline === null) keepUpToDate(page);
 }
 

@@ -1,11 +1,14 @@
 /**
- * Legend: the colours of the levels with their numbers, and of what else occurs.
+ * Legend: the colours of the levels with their numbers, and the textures of what else occurs.
  */
 
 import { KINDS } from "./cells.js";
-import { colourMap, css, SPECIAL } from "./colour.js";
+import { colourMap } from "./colour.js";
 import { element, fill } from "./dom.js";
+import { drawSwatch } from "./drawing.js";
 import { legendTicks } from "./scale.js";
+
+const SWATCH = { width: 24, height: 16 };
 
 /**
  * The legend below the heatmaps.
@@ -42,8 +45,8 @@ export function createLegend(root) {
 }
 
 function entry(kind) {
-  const swatch = element("span", { class: "gw-swatch", "aria-hidden": "true" });
-  swatch.style.backgroundColor = css(SPECIAL[kind]);
+  const swatch = element("canvas", { class: "gw-swatch", "aria-hidden": "true" });
   swatch.dataset.kind = kind;
+  drawSwatch(swatch, kind, SWATCH);
   return element("li", {}, swatch, KINDS[kind]);
 }

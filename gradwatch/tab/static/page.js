@@ -4,20 +4,20 @@
 
 import { createComparison } from "./comparison.js";
 import { createControls } from "./controls.js";
-import { element, fill } from "./dom.js";
+import { fill } from "./dom.js";
 import { createFindings } from "./findings.js";
-import { LEFT } from "./geometry.js";
-import { createHeatmap } from "./heatmap.js";
-import { createLegend } from "./legend.js";
+import { createFolds } from "./folds.js";
+import { LEFT, RIGHT } from "./geometry.js";
+import { createGrids, readGrid } from "./grids.js";
+import { createHeatmapPair, SIDES } from "./heatmap_pair.js";
+import { pageElements } from "./layout.js";
 import { createProfile } from "./profile.js";
 import { createRulePanel } from "./rule_panel.js";
-import { domain } from "./scale.js";
 import { showEmpty, showLoading, showTrouble } from "./states.js";
 import { createVerdict } from "./verdict.js";
-import { filtered, load, save, zoomed } from "./view.js";
-import { printable } from "./words.js";
+import { load, save } from "./view.js";
 
-const SIDES = ["run", "other"];
+const COLUMNS = { fewest: 64, most: 2000 };
 
 /**
  * The page.
@@ -31,22 +31,22 @@ export function createPage(root, source) {
   const view = load();
   const parts = pageElements(root);
   const overviews = { run: null, other: null };
-  const grids = { run: null, other: null };
+  const grids = createGrids(view);
+  let statistic = null;
   let tokens = new Map();
+  let isStale = true; // the overviews are not those of the view, or on their way
   let request = 0;
   let profileRequest = 0;
 
-  const verdict = createVerdict(parts.verdict);
+  const folds = createFolds(root);
+  const verdict = createVerdict(parts.verdict, folds);
   const rulePanel = createRulePanel(parts.rule);
   const announce = (text) => fill(parts.live, text);
   const onLayer = (name) => pin(name, view.step);
-  const findings = createFindings(parts.findings, { onLayer, onRule: showRule, announce });
-  const profile = createProfile(parts.profile, { onLayer });
-  const comparison = createComparison(parts.comparison, {
-    onLayer,
-    onStep: (step) => pin(view.layer, step),
-  });
-  const legend = createLegend(parts.legend);
+  const onStep = (step) => pin(view.layer, step);
+  const findings = createFindings(parts.findings, { onLayer, onRule: showRule, announce, folds });
+  const profile = createProfile(parts.profile, { onLayer, folds });
+  const comparison = createComparison(parts.comparison, { onLayer, onStep });
   const controls = createControls(parts.controls, {
     onRun: (name) => choose({ run: name, other: view.other === name ? null : view.other }),
     onOther: (name) => choose({ other: name }),
@@ -54,17 +54,14 @@ export function createPage(root, source) {
     onFilter: filter,
     onZoom: zoom,
   });
-  const heatmaps = Object.fromEntries(
-    SIDES.map((side) => [
-      side,
-      createHeatmap(parts[side], {
-        onPin: pin,
-        onZoom: ({ rows, steps }) => choose({ rows: within(rows), steps: steps ?? view.steps }),
-        onKey: zoom,
-        onCursor: announce,
-      }),
-    ]),
-  );
+  const heatmaps = createHeatmapPair(parts, {
+    onPin: pin,
+    onZoom: ({ rows, steps }) => choose({ rows: rows ?? view.rows, steps: steps ?? view.steps }),
+    onWheel: turn,
+    onKey: zoom,
+    onCursor: announce,
+  });
+  const showStepsAgain = oneAtATime(showChosen);
 
   async function start() {
     showLoading(parts.state);
@@ -100,27 +97,32 @@ export function createPage(root, source) {
   }
 
   async function choose(changes) {
-    const isOtherRun = "run" in changes || "other" in changes;
     if ("run" in changes) Object.assign(view, { rows: null, steps: null, step: null, layer: null });
     Object.assign(view, changes);
     save(view);
-    await (isOtherRun ? showAll() : guarded(showGrids));
+    if ("run" in changes || "other" in changes) isStale = true;
+    await showChosen();
+  }
+
+  function showChosen() {
+    return isStale ? showAll() : guarded(showGrids);
   }
 
   function filter(text) {
     Object.assign(view, { filter: text, rows: null });
     save(view);
-    controls.tellFilter(filtered(overviews.run.layers, text).trouble);
     redraw();
   }
 
   async function showAll() {
+    isStale = true;
     await guarded(async (isCurrent) => {
       const [run, other] = await Promise.all(
         SIDES.map((side) => (view[side] === null ? null : source.run(view[side]))),
       );
       if (!isCurrent()) return;
       Object.assign(overviews, { run, other });
+      isStale = false;
       fill(parts.state);
       parts.content.hidden = false;
       controls.showRuns([...tokens.keys()], view);
@@ -132,80 +134,37 @@ export function createPage(root, source) {
   }
 
   async function showGrids(isCurrent) {
-    const { statistics, default_statistic: usual, layers } = overviews.run;
+    const { statistics, default_statistic: usual } = overviews.run;
     const chosen = statistics.find(({ name }) => name === view.statistic);
-    const statistic = chosen ?? statistics.find(({ name }) => name === usual) ?? statistics[0];
-    controls.showStatistics(statistics, statistic?.name ?? null);
-    const { trouble } = filtered(layers, view.filter);
-    controls.tellFilter(trouble);
-    controls.showZoom(view.rows !== null || view.steps !== null);
-    parts.heatmaps.hidden = statistic === undefined;
-    parts.unseen.hidden = statistic !== undefined;
-    if (statistic === undefined) return profile.show(null, overviews.run);
-    const read = SIDES.map((side) => (overviews[side] === null ? null : grid(side, statistic)));
+    const wanted = chosen ?? statistics.find(({ name }) => name === usual) ?? statistics[0];
+    controls.showStatistics(statistics, wanted?.name ?? null);
+    parts.heatmaps.hidden = wanted === undefined;
+    parts.unseen.hidden = wanted !== undefined;
+    if (wanted === undefined) return profile.show(null, overviews.run);
+    parts.heatmaps.classList.toggle("gw-two", overviews.other !== null);
+    const read = SIDES.map((side) => grid(side, wanted));
     const [run, other] = await Promise.all(read);
     if (!isCurrent()) return undefined;
-    Object.assign(grids, { run, other });
-    draw(statistic);
+    statistic = wanted;
+    grids.put(overviews, { run, other });
+    draw();
     return showProfile();
   }
 
-  async function grid(side, statistic) {
-    if (!overviews[side].statistics.some(({ name }) => name === statistic.name)) return null;
-    const [first, last] = view.steps ?? [];
-    const wide = Math.max(root.clientWidth - LEFT, 200) * (window.devicePixelRatio || 1);
-    const columns = Math.min(Math.max(Math.round(wide), 64), 2000);
-    const { arrays } = await source.heatmap(view[side], statistic.name, { columns, first, last });
-    const { values, states, first_steps: from, last_steps: to, counts } = arrays;
-    return {
-      values: values.values,
-      states: states.values,
-      columns: values.shape[1],
-      firstSteps: from.values,
-      lastSteps: to.values,
-      counts: counts.values,
-      statistic,
-    };
+  async function grid(side, wanted) {
+    const isObserved = ({ name }) => name === wanted.name;
+    if (!overviews[side]?.statistics.some(isObserved)) return null;
+    const [width] = getComputedStyle(parts.pair).gridTemplateColumns.split(" ");
+    const wide = (parseFloat(width) - LEFT - RIGHT) * (window.devicePixelRatio || 1);
+    const columns = Math.min(Math.max(Math.round(wide), COLUMNS.fewest), COLUMNS.most);
+    return readGrid(source, view[side], wanted, { columns, steps: view.steps });
   }
 
-  function draw(statistic) {
-    const present = SIDES.filter((side) => grids[side] !== null && grids[side].columns > 0);
-    const shared = domain(present.map((side) => grids[side].values), statistic.scale);
-    const kinds = new Set();
-    parts.heatmaps.classList.toggle("gw-two", overviews.other !== null);
-    for (const side of SIDES) {
-      parts[side].hidden = !present.includes(side);
-      if (parts[side].hidden) continue;
-      const { layers, findings: cards } = overviews[side];
-      const shown = {
-        title: `${statistic.title} · ${printable(view[side])}`,
-        grid: grids[side],
-        rows: zoomedRows(layers),
-        layers,
-        statistic,
-        scale: statistic.scale,
-        domain: shared,
-        severities: severitiesOf(cards),
-      };
-      for (const kind of heatmaps[side].show(shown)) kinds.add(kind);
-      heatmaps[side].pin(view.layer, view.step);
-    }
-    legend.show(statistic, shared, kinds);
-    performance.mark("gradwatch heatmap drawn"); // for those who measure the page
-  }
-
-  function zoomedRows(layers) {
-    const { rows } = filtered(layers, view.filter);
-    if (rows.length === 0) return layers.map((_, row) => row);
-    if (view.rows === null) return rows;
-    const part = rows.slice(view.rows[0], view.rows[1] + 1);
-    return part.length ? part : rows;
-  }
-
-  function within(rows) {
-    if (rows === null) return view.rows;
-    const start = view.rows === null ? 0 : view.rows[0];
-    return [start + rows[0], start + rows[1]];
+  function draw() {
+    controls.tellFilter(grids.trouble());
+    controls.showZoom(view.rows !== null || view.steps !== null);
+    heatmaps.show(statistic, { run: grids.of("run"), other: grids.of("other") });
+    heatmaps.pin(view.layer, view.step);
   }
 
   // A click may ask for another profile while heatmaps are on their way: each has its own count.
@@ -235,7 +194,7 @@ export function createPage(root, source) {
   async function pin(layer, step) {
     Object.assign(view, { layer, step });
     save(view);
-    for (const side of SIDES) heatmaps[side].pin(layer, step);
+    heatmaps.pin(layer, step);
     try {
       await showProfile();
     } catch (error) {
@@ -258,11 +217,20 @@ export function createPage(root, source) {
 
   function zoom(key) {
     if (key === "0") return choose({ rows: null, steps: null });
-    const { first_step: first, last_step: last } = overviews.run;
-    if (first === null) return undefined;
-    const [from, to] = view.steps ?? [first, last];
-    const at = view.step === null ? (from + to) / 2 : Math.min(Math.max(view.step, from), to);
-    return choose({ steps: zoomed([from, to], key === "+" ? 0.5 : 2, at, [first, last]) });
+    const found = grids.nearer("run", { factor: key === "+" ? 0.5 : 2, across: null, down: null });
+    return found === null ? undefined : choose(found);
+  }
+
+  function turn(side, change) {
+    const { rows, steps } = grids.nearer(side, change);
+    const isNew = (name, range) => String(view[name]) !== String(range);
+    const [isRows, isSteps] = [isNew("rows", rows), isNew("steps", steps)];
+    if (!isRows && !isSteps) return false;
+    Object.assign(view, { rows, steps });
+    save(view);
+    if (isRows) draw();
+    if (isSteps) showStepsAgain();
+    return true;
   }
 
   // Answers that were overtaken by a later choice are not shown.
@@ -283,46 +251,26 @@ export function createPage(root, source) {
   }
 
   function redraw() {
-    if (grids.run === null || parts.content.hidden) return;
-    draw(grids.run.statistic);
+    if (statistic === null || parts.content.hidden || parts.heatmaps.hidden) return;
+    draw();
     profile.redraw();
   }
 
   return { start, refresh, redraw };
 }
 
-function severitiesOf(cards) {
-  const found = new Map();
-  for (const { layers, severity, open } of cards)
-    if (open) for (const name of layers) if (!found.has(name)) found.set(name, severity);
-  return found; // the worst first, so the first is the worst
-}
-
-function pageElements(root) {
-  const box = (name) => element("div", { class: `gw-${name}-box` });
-  const parts = {
-    state: box("state"),
-    verdict: box("verdict"),
-    controls: box("controls"),
-    run: box("heatmap"),
-    other: box("heatmap"),
-    legend: box("legend"),
-    profile: box("profile"),
-    findings: box("findings"),
-    comparison: box("comparison"),
-    incomparable: element("p", { class: "gw-incomparable", role: "status" }),
-    rule: box("rule"),
-    live: element("p", { class: "gw-live", "aria-live": "polite" }),
-    unseen: element("p", { class: "gw-state", hidden: true }, "No step of this run is stored yet."),
+// Runs once more at the end if it was asked for in the meantime, however often.
+function oneAtATime(act) {
+  let isRunning = false;
+  let isWanted = false;
+  return async () => {
+    isWanted = true;
+    if (isRunning) return;
+    isRunning = true;
+    while (isWanted) {
+      isWanted = false;
+      await act();
+    }
+    isRunning = false;
   };
-  const pair = element("div", { class: "gw-pair" }, parts.run, parts.other);
-  const drawn = { class: "gw-heatmaps", "aria-label": "Heatmap" };
-  parts.heatmaps = element("section", drawn, pair, parts.legend);
-  const left = element("div", { class: "gw-left" }, parts.unseen, parts.heatmaps, parts.profile);
-  const { comparison, incomparable, findings } = parts;
-  const right = element("div", { class: "gw-right" }, comparison, incomparable, findings);
-  const columns = element("div", { class: "gw-columns" }, left, right);
-  parts.content = element("main", { class: "gw-content" }, parts.verdict, parts.controls, columns);
-  fill(root, parts.state, parts.content, parts.rule, parts.live);
-  return parts;
 }

@@ -12,12 +12,14 @@ import { gainName, grouped, levelName, numeric, printable, shortened } from "./w
  * The panel of the profile.
  *
  * @param {HTMLElement} root Where it goes; anything in it is replaced.
- * @param {{onLayer: function(string): void}} callbacks `onLayer` gets the name of a clicked layer.
+ * @param {{onLayer: function(string): void, folds: object}} callbacks `onLayer` gets the name of a
+ *   clicked layer; `folds` see `createFolds`.
  * @returns {{show: function(object|null, object|null): void, select: function(string|null): void,
  *   redraw: function(): void}} `redraw` takes the colours of a new theme.
  */
-export function createProfile(root, { onLayer }) {
+export function createProfile(root, { onLayer, folds }) {
   const parts = profileElements();
+  folds.follow(parts.fold, "profile table", false);
   fill(root, parts.section);
   let profile = null;
   let layers = [];
@@ -149,8 +151,9 @@ function profileElements() {
   );
   const title = "All layers as a table";
   const table = element("div", { class: "gw-scroll" }, parts.table);
-  const fold = element("details", { class: "gw-fold" }, element("summary", {}, title), table);
-  parts.shown = element("div", {}, parts.depth, parts.slider, parts.readout, parts.gains, fold);
+  const { depth, slider, readout, gains } = parts;
+  parts.fold = element("details", { class: "gw-fold" }, element("summary", {}, title), table);
+  parts.shown = element("div", {}, depth, slider, readout, gains, parts.fold);
   parts.section = element(
     "section",
     { class: "gw-profile", "aria-label": "Backward signal by depth", hidden: true },

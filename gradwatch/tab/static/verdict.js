@@ -55,14 +55,15 @@ export function mark(kind) {
  * The panel at the top of the page.
  *
  * @param {HTMLElement} root Where it goes; anything in it is replaced.
+ * @param {object} folds See `createFolds`.
  * @returns {{show: function(object|null): void}}
  */
-export function createVerdict(root) {
+export function createVerdict(root, folds) {
   const line = element("p", { class: "gw-answer" });
   const sentence = element("p", { class: "gw-sentence" });
   const list = element("ul", { class: "gw-facts", "aria-label": "What this rests on" });
-  const limits = createFold("not observed", "gw-limits");
-  const troubles = createFold("could not be read", "gw-troubles");
+  const limits = createFold("not observed", "gw-limits", folds);
+  const troubles = createFold("could not be read", "gw-troubles", folds);
   const section = element(
     "section",
     { class: "gw-verdict", "aria-label": "Verdict", hidden: true },
@@ -90,10 +91,11 @@ export function createVerdict(root) {
 }
 
 /** Sentences folded under their count; hidden where there are none. */
-function createFold(about, className) {
+function createFold(about, className, folds) {
   const summary = element("summary");
   const list = element("ul");
   const root = element("details", { class: `gw-fold ${className}`, hidden: true }, summary, list);
+  folds.follow(root, about, false);
 
   function show(sentences) {
     root.hidden = sentences.length === 0;

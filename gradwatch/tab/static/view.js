@@ -2,9 +2,11 @@
  * View: what the user has chosen. It outlives a reload of the page, and of the runs.
  */
 
+import { keep, kept } from "./kept.js";
+
 const KEY = "gradwatch-view";
 
-/** Nothing chosen yet. */
+/** Nothing chosen yet. `rows` are names of the first and the last layer, `steps` their numbers. */
 export const FRESH = Object.freeze({
   run: null,
   other: null,
@@ -19,49 +21,36 @@ export const FRESH = Object.freeze({
 /**
  * A stored view, or a fresh one where it is none: what is stored may come from anywhere.
  *
- * @param {string|null} stored
+ * @param {unknown} stored
  * @returns {object} As `FRESH`.
  */
 export function restored(stored) {
-  let parsed = null;
-  try {
-    parsed = JSON.parse(stored ?? "null");
-  } catch {
-    return { ...FRESH };
-  }
-  if (parsed === null || typeof parsed !== "object") return { ...FRESH };
-  const text = (value) => (typeof value === "string" ? value : null);
-  const isRange = (value) =>
-    Array.isArray(value) && value.length === 2 && value.every(Number.isFinite);
-  const range = (value) => (isRange(value) && value[0] <= value[1] ? value.slice() : null);
+  if (stored === null || typeof stored !== "object") return { ...FRESH };
+  const isText = (value) => typeof value === "string";
+  const text = (value) => (isText(value) ? value : null);
+  const pair = (value, fits) =>
+    Array.isArray(value) && value.length === 2 && value.every(fits) ? value.slice() : null;
+  const steps = pair(stored.steps, Number.isFinite);
   return {
-    run: text(parsed.run),
-    other: text(parsed.other),
-    statistic: text(parsed.statistic),
-    filter: text(parsed.filter) ?? "",
-    step: Number.isFinite(parsed.step) ? parsed.step : null,
-    layer: text(parsed.layer),
-    rows: range(parsed.rows),
-    steps: range(parsed.steps),
+    run: text(stored.run),
+    other: text(stored.other),
+    statistic: text(stored.statistic),
+    filter: text(stored.filter) ?? "",
+    step: Number.isFinite(stored.step) ? stored.step : null,
+    layer: text(stored.layer),
+    rows: pair(stored.rows, isText),
+    steps: steps !== null && steps[0] <= steps[1] ? steps : null,
   };
 }
 
 /** The view of this browser tab; fresh where the browser keeps nothing. */
 export function load() {
-  try {
-    return restored(window.sessionStorage.getItem(KEY));
-  } catch {
-    return { ...FRESH };
-  }
+  return restored(kept(KEY));
 }
 
 /** Keep the view for a reload, where the browser lets us. */
 export function save(view) {
-  try {
-    window.sessionStorage.setItem(KEY, JSON.stringify(view));
-  } catch {
-    // A browser that keeps nothing shows the page all the same.
-  }
+  keep(KEY, view);
 }
 
 /**
@@ -86,19 +75,4 @@ export function filtered(layers, filter) {
   }
   const rows = all.filter((row) => fits(layers[row].name) || fits(layers[row].kind));
   return { rows, trouble: rows.length ? null : `No layer's name or kind fits “${filter}”.` };
-}
-
-/**
- * Part of a range around a place in it, wider or narrower by a factor.
- *
- * @param {[number, number]} range First and last, whole numbers.
- * @param {number} factor Above 1 to see more.
- * @param {number} at Place that stays where it is.
- * @param {[number, number]} limits
- * @returns {[number, number]|null} null for all of it.
- */
-export function zoomed([first, last], factor, at, limits) {
-  const low = Math.max(limits[0], Math.round(at - (at - first) * factor));
-  const high = Math.min(limits[1], Math.round(at + (last - at) * factor));
-  return low <= limits[0] && high >= limits[1] ? null : [Math.min(low, high), Math.max(low, high)];
 }

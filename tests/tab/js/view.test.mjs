@@ -2,20 +2,45 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 
 import { cellAt, labelled, moved } from "../../../gradwatch/tab/static/geometry.js";
+import { keep, kept } from "../../../gradwatch/tab/static/kept.js";
 import { inlineKey, inlineSource, serverSource } from "../../../gradwatch/tab/static/source.js";
-import { filtered, FRESH, restored, zoomed } from "../../../gradwatch/tab/static/view.js";
+import { filtered, FRESH, restored } from "../../../gradwatch/tab/static/view.js";
 import { decode } from "../../../gradwatch/tab/static/wire.js";
 
 const HOSTILE = [
-  "", "null", "7", "[]", "{", '"x"', '{"run": 7, "rows": [2, 1], "steps": ["a", 1], "step": "1"}',
-  '{"rows": [1], "filter": {}, "layer": []}', null,
+  undefined,
+  null,
+  7,
+  [],
+  "x",
+  { run: 7, rows: [2, 1], steps: [5, 1], step: "1" },
+  { rows: ["a"], filter: {}, layer: [] },
+  { rows: ["a", 1], steps: ["a", 1] },
 ];
 for (const stored of HOSTILE)
-  test(`the stored view ${stored} is a fresh one`, () => assert.deepEqual(restored(stored), FRESH));
+  test(`the stored view ${JSON.stringify(stored)} is a fresh one`, () =>
+    assert.deepEqual(restored(stored), FRESH));
 
 test("a view comes back as it was stored", () => {
-  const view = { ...FRESH, run: "a", statistic: "grad_norm", step: 5, rows: [0, 3], steps: [2, 9] };
-  assert.deepEqual(restored(JSON.stringify(view)), view);
+  const rows = ["conv1", "head"];
+  const view = { ...FRESH, run: "a", statistic: "grad_norm", step: 5, rows, steps: [2, 9] };
+  assert.deepEqual(restored(JSON.parse(JSON.stringify(view))), view);
+});
+
+for (const stored of ["", "{", "null"])
+  test(`"${stored}" in the browser's store is nothing`, () => {
+    globalThis.window = { sessionStorage: { getItem: () => stored } };
+    assert.equal(kept("view"), null);
+  });
+
+test("a browser that keeps nothing is no trouble", () => {
+  globalThis.window = {
+    get sessionStorage() {
+      throw new Error("The document is sandboxed.");
+    },
+  };
+  keep("view", FRESH);
+  assert.equal(kept("view"), null);
 });
 
 const LAYERS = [
@@ -34,13 +59,6 @@ for (const [filter, rows] of [
 for (const filter of ["/(/", "nothing like it"])
   test(`the filter ${filter} is told of, not thrown`, () =>
     assert.equal(typeof filtered(LAYERS, filter).trouble, "string"));
-
-test("zooming in halves the range around the place", () =>
-  assert.deepEqual(zoomed([0, 100], 0.5, 50, [0, 100]), [25, 75]));
-test("zooming out to everything is no zoom", () =>
-  assert.equal(zoomed([25, 75], 2, 50, [0, 100]), null));
-test("zooming in at a single step stays a range", () =>
-  assert.deepEqual(zoomed([5, 5], 0.5, 5, [0, 100]), [5, 5]));
 
 test("a place in the box is its cell, and one outside the nearest", () => {
   const box = { width: 100, height: 50 };
