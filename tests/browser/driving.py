@@ -19,6 +19,9 @@ needs_browser = pytest.mark.skipif(
     not (CHROMIUM and DRIVER), reason="needs the programs chromium and chromedriver"
 )
 
+WINDOW = (1500, 1400)
+"""Size of the browser's window, CSS pixels."""
+
 FLAGS = (
     "--headless=new",
     "--no-sandbox",
@@ -28,7 +31,7 @@ FLAGS = (
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
-    "--window-size=1500,1400",
+    "--window-size={},{}".format(*WINDOW),
 )
 
 ACTS_IF_RUN = "<img src=x onerror=\"document.title='attacked'\">"

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from selenium import webdriver
 from selenium.webdriver.common.action_chains import ActionChains
-from selenium.webdriver.common.actions.wheel_input import ScrollOrigin
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import Select
 
 from ..tensorboard.server import TensorBoard, wait_until
-from .driving import visit
+from .driving import WINDOW, visit
 
 SECONDS = 20
 
@@ -236,29 +237,46 @@ class Tab:
         """Turn the wheel over a place of a heatmap, see `place`.
 
         Args:
+            side: As of `place`.
+            across: As of `place`.
+            down: As of `place`.
             turned: CSS pixels, below 0 away from the user.
-            keys: Keys held meanwhile.
+            keys: Names of keys held meanwhile, of `MODIFIERS`.
         """
-        origin = ScrollOrigin.from_element(
-            self.find_all(".gw-cursor")[side], *self.place(side, across, down)
-        )
-        actions = ActionChains(self.browser)
-        for key in keys:
-            actions.key_down(key)
-        actions.scroll_from_origin(origin, 0, turned)
-        for key in keys:
-            actions.key_up(key)
-        actions.perform()
+        middle = self.run(MIDDLE, side)
+        x, y = np.add(middle, self.place(side, across, down)).tolist()
+        held = sum(MODIFIERS[key] for key in keys.split())
+        event = {"type": "mouseWheel", "x": x, "y": y, "deltaX": 0, "deltaY": turned}
+        self.browser.execute_cdp_cmd("Input.dispatchMouseEvent", {**event, "modifiers": held})
 
     def extent(self, side: int = 0) -> tuple[int, int]:
         """Layers and columns of a heatmap, as it is read aloud."""
         label = self.find_all(".gw-cursor")[side].get_attribute("aria-label")
         return tuple(map(int, re.search(r"of (\d+) layers at (\d+) steps", label).groups()))
 
+    @contextmanager
+    def window(self, width: int, height: int) -> Iterator[None]:
+        """A browser window of another size, CSS pixels; the usual one afterwards."""
+        self.browser.set_window_size(width, height)
+        try:
+            yield
+        finally:
+            self.browser.set_window_size(*WINDOW)
+
     def run(self, script: str, *arguments: object) -> object:
         """What a script in the frame returns."""
         return self.browser.execute_script(script, *arguments)
 
+
+MODIFIERS = {"Control": 2, "Shift": 8}
+"""Names of keys → what Chromium's protocol calls them; its driver holds one of them at most."""
+
+MIDDLE = """
+const frame = window.frameElement.getBoundingClientRect();
+const box = document.querySelectorAll(".gw-cursor")[arguments[0]].getBoundingClientRect();
+return [frame.left + (box.left + box.right) / 2, frame.top + (box.top + box.bottom) / 2];
+"""
+"""The middle of a heatmap's canvas in the browser's window, CSS pixels."""
 
 HOLD = """
 const [route] = arguments;

@@ -116,30 +116,6 @@ def test_two_runs_are_held_against_each_other(tab):
     assert wait_until(lambda: not tab.text_of(".gw-comparison"), seconds=20)
 
 
-def test_of_two_runs_the_same_layer_stands_at_the_same_height_nearer_too(tab):
-    tab.of_run("sick/gradwatch").choose("Compare with", "healthy/gradwatch")
-    canvases = tab.find_all(".gw-cursor")
-    assert wait_until(lambda: canvases[1].size["height"] > 0, seconds=20)
-    assert canvases[0].size["height"] == canvases[1].size["height"]
-    for down in (0.05, 0.5, 0.95):
-        first, second = (tab.point(side, 0.5, down).split(",")[0] for side in (0, 1))
-        assert first == second != ""
-    whole = tab.extent(0)[0]
-    tab.wheel(0, 0.5, 0.5, turned=-400, keys=Keys.CONTROL + Keys.SHIFT)
-    assert wait_until(lambda: tab.extent(0)[0] < whole, seconds=20)
-    assert tab.extent(0)[0] == tab.extent(1)[0]
-
-
-def test_the_wheel_zooms_with_control_and_scrolls_the_page_without(tab):
-    tab.of_run("deep/gradwatch")
-    layers, steps = tab.extent()
-    tab.wheel(0, 0.5, 0.5, turned=100)
-    assert tab.extent() == (layers, steps)
-    tab.wheel(0, 0.5, 0.5, turned=-400, keys=Keys.CONTROL)
-    assert wait_until(lambda: tab.extent()[1] < steps, seconds=20)
-    assert tab.extent()[0] < layers
-
-
 def test_a_layer_is_marked_wherever_it_is_shown(tab):
     tab.of_run("sick/gradwatch")
     tab.find(".gw-layer[value=fc2]").click()
@@ -206,30 +182,21 @@ def test_a_reload_keeps_what_was_chosen(tab):
     assert tab.chosen("Run") == "sick/gradwatch"
 
 
-def test_a_reload_keeps_what_stands_open_and_where_the_page_was(tab):
-    tab.of_run("sick/gradwatch")
-    tab.find(".gw-profile .gw-fold summary").click()
-    tab.run("window.scrollTo(0, 200)")
-    assert wait_until(lambda: tab.run("return sessionStorage.getItem('gradwatch-scroll')") == "200")
-    tab.load()
-    assert wait_until(lambda: tab.find_all(".gw-profile .gw-fold[open]"), seconds=20)
-    assert wait_until(lambda: tab.run("return Math.round(window.scrollY)") == 200, seconds=20)
-
-
 def test_a_reload_keeps_what_stands_open_and_where_the_page_stands(tab):
     tab.of_run("sick/gradwatch")
     tab.find(".gw-cards .gw-why > summary").click()
     tab.find(".gw-findings > .gw-fold > summary").click()
     tab.find(".gw-profile .gw-fold summary").click()
     tab.find(".gw-findings > .gw-fold .gw-why > summary").click()
-    tab.run("window.scrollTo(0, 321)")
     opened = "return [...document.querySelectorAll('details')].map((fold) => fold.open)"
-    before = tab.run(opened)
-    assert wait_until(lambda: tab.run(KEPT_SCROLL) == "321", seconds=20)
-    tab.load()
-    assert wait_until(lambda: tab.run("return window.scrollY") == 321, seconds=20)
-    assert tab.run(opened) == before
-    assert 0 < sum(before) < len(before)
+    with tab.window(1500, 700):
+        tab.run("window.scrollTo(0, 321)")
+        before = tab.run(opened)
+        assert wait_until(lambda: tab.run(KEPT_SCROLL) == "321", seconds=20)
+        tab.load()
+        assert wait_until(lambda: tab.run("return window.scrollY") == 321, seconds=20)
+        assert tab.run(opened) == before
+        assert 0 < sum(before) < len(before)
 
 
 def test_a_page_whose_browser_keeps_nothing_is_shown(tab):
@@ -336,12 +303,9 @@ def test_a_hostile_name_is_shown_and_not_run(tab):
 
 def test_nothing_is_wider_than_a_narrow_window(tab):
     tab.of_run("sick/gradwatch")
-    tab.browser.set_window_size(700, 1400)
-    try:
-        wide = "return [document.scrollingElement.scrollWidth, innerWidth]"
+    wide = "return [document.scrollingElement.scrollWidth, innerWidth]"
+    with tab.window(700, 1400):
         assert wait_until(lambda: np.less_equal(*tab.run(wide)), seconds=20)
-    finally:
-        tab.browser.set_window_size(1500, 1400)
 
 
 def test_the_python_loader_and_a_path_prefix_show_the_same(browser, log_dir):

@@ -10,6 +10,7 @@ import { grouped, shortened } from "./words.js";
 
 const CLOSEST_STEPS = 64;
 const BETWEEN_STEPS = 14;
+const EDGE = 2; // room for what of a letter reaches beyond its measured length
 const MARKS = { error: "✖", warning: "▲", notice: "●" };
 
 /**
@@ -114,7 +115,7 @@ function drawSteps(context, { grid }, box) {
   const wide = box.width / grid.columns;
   const length = (column) => context.measureText(grouped(grid.firstSteps[column])).width;
   const closest = Math.max(CLOSEST_STEPS, length(grid.columns - 1) + BETWEEN_STEPS);
-  const bounds = { low: -LEFT, high: box.width + RIGHT };
+  const bounds = { low: EDGE - LEFT, high: box.width + RIGHT - EDGE };
   context.textBaseline = "top";
   context.textAlign = "center";
   for (const column of labelled(grid.columns, box.width, closest)) {
