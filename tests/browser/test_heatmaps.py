@@ -221,6 +221,7 @@ def test_two_runs_are_zoomed_to_the_same_layers(pair):
 
 def test_two_runs_without_a_common_layer_keep_to_themselves(tab):
     tab.of_run("sick/gradwatch").choose("Compare with", "known/gradwatch")
+    assert not tab.shows(".gw-comparison, .gw-incomparable", "no layer in common")
     tab.choose("Statistic", "Gradient norm")
     assert not tab.shows(".gw-heatmap-title", "Gradient norm · known/gradwatch")
     assert (tab.extent(0)[0], tab.extent(1)[0]) == (8, 4)

@@ -2,6 +2,7 @@
  * Pair: the heatmaps of one run or two, on one scale of colours, with the legend of both.
  */
 
+import { LEFT, RIGHT } from "./geometry.js";
 import { createHeatmap } from "./heatmap.js";
 import { createLegend } from "./legend.js";
 import { linesOf } from "./lines.js";
@@ -10,6 +11,8 @@ import { printable } from "./words.js";
 
 /** The run that the page is about, and the one that it is held against. */
 export const SIDES = ["run", "other"];
+
+const COLUMNS = { fewest: 64, most: 2000 };
 
 /**
  * The heatmaps of a page.
@@ -57,6 +60,17 @@ export function createHeatmapPair(parts, callbacks) {
   }
 
   return { show, pin };
+}
+
+/**
+ * Columns that a heatmap has pixels for.
+ *
+ * @param {HTMLElement} pair The element around both.
+ */
+export function columnsIn(pair) {
+  const [width] = getComputedStyle(pair).gridTemplateColumns.split(" ");
+  const wide = (parseFloat(width) - LEFT - RIGHT) * (window.devicePixelRatio || 1);
+  return Math.min(Math.max(Math.round(wide), COLUMNS.fewest), COLUMNS.most);
 }
 
 function severitiesOf(cards) {

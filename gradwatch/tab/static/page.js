@@ -7,17 +7,15 @@ import { createControls } from "./controls.js";
 import { fill } from "./dom.js";
 import { createFindings } from "./findings.js";
 import { createFolds } from "./folds.js";
-import { LEFT, RIGHT } from "./geometry.js";
 import { createGrids, readGrid } from "./grids.js";
-import { createHeatmapPair, SIDES } from "./heatmap_pair.js";
+import { columnsIn, createHeatmapPair, SIDES } from "./heatmap_pair.js";
 import { pageElements } from "./layout.js";
+import { oneAtATime } from "./one_at_a_time.js";
 import { createProfile } from "./profile.js";
 import { createRulePanel } from "./rule_panel.js";
 import { showEmpty, showLoading, showTrouble } from "./states.js";
 import { createVerdict } from "./verdict.js";
 import { load, save } from "./view.js";
-
-const COLUMNS = { fewest: 64, most: 2000 };
 
 /**
  * The page.
@@ -154,10 +152,8 @@ export function createPage(root, source) {
   async function grid(side, wanted) {
     const isObserved = ({ name }) => name === wanted.name;
     if (!overviews[side]?.statistics.some(isObserved)) return null;
-    const [width] = getComputedStyle(parts.pair).gridTemplateColumns.split(" ");
-    const wide = (parseFloat(width) - LEFT - RIGHT) * (window.devicePixelRatio || 1);
-    const columns = Math.min(Math.max(Math.round(wide), COLUMNS.fewest), COLUMNS.most);
-    return readGrid(source, view[side], wanted, { columns, steps: view.steps });
+    const range = { columns: columnsIn(parts.pair), steps: view.steps };
+    return readGrid(source, view[side], wanted, range);
   }
 
   function draw() {
@@ -257,20 +253,4 @@ export function createPage(root, source) {
   }
 
   return { start, refresh, redraw };
-}
-
-// Runs once more at the end if it was asked for in the meantime, however often.
-function oneAtATime(act) {
-  let isRunning = false;
-  let isWanted = false;
-  return async () => {
-    isWanted = true;
-    if (isRunning) return;
-    isRunning = true;
-    while (isWanted) {
-      isWanted = false;
-      await act();
-    }
-    isRunning = false;
-  };
 }

@@ -40,7 +40,8 @@ test("a range that ends between two samples holds those before its end", () => {
 
 test("samples that share a column are evenly spread, and shown together", () => {
   const starts = [0, 100, 200, 300];
-  const pooled = { firstSteps: starts, lastSteps: starts.map((step) => step + 90), counts: [10, 10, 10, 10] };
+  const counts = [10, 10, 10, 10];
+  const pooled = { firstSteps: starts, lastSteps: starts.map((step) => step + 90), counts };
   const ruler = rulerOf(pooled, [0, 390]);
   assert.equal(samplesBefore(ruler, 50), 5);
   assert.equal(samplesBefore(ruler, 100), 10);
